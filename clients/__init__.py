@@ -1,0 +1,1 @@
+"""The load: what is sent, when it is sent, and the record of what came back."""

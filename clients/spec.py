@@ -1,0 +1,81 @@
+"""The load specification: the plan's `[load]` and `[measure]` sections, and what master and workers are told of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Protocol = Literal["grpc", "rest"]
+Positive = Annotated[int, Field(ge=1)]
+Shape = Annotated[list[Positive], Field(min_length=0, max_length=16)]
+
+
+class Section(BaseModel):
+    """A table of the plan: unknown keys are mistakes, and a checked plan does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Load(Section):
+    """What is offered to the server, and how."""
+
+    protocol: Protocol = "grpc"
+    transport: Literal["tritonclient"] = "tritonclient"
+    via: Literal["balancer", "direct"] = "balancer"
+    arrivals: Literal["closed"] = "closed"
+    clients: int = Field(4, ge=1, le=10_000, description="closed loop: each waits for its answer before it sends the next")
+    processes: int = Field(1, ge=1, le=256, description="load-generating worker processes in all")
+    batch: int = Field(1, ge=1, le=4096)
+    payload: str = Field("random", description="random | images | images:DIR | npy:FILE")
+    payloads: int = Field(32, ge=1, le=32, description="distinct inputs")
+    shapes: dict[str, Shape] = Field(default_factory=dict, description="per input, for dynamic shapes; batch included")
+    ranges: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="per input: the values' [low, high]; integers draw from low to high inclusive"
+    )
+    verify: float = Field(1.0, ge=0, le=1, description="share of the answers that is checked")
+    rtol: float = Field(1e-3, ge=0)
+    atol: float = Field(1e-3, ge=0)
+    timeout_s: float = Field(30, gt=0, le=3600)
+    seed: int = Field(1, ge=0, lt=2**32)
+
+    @field_validator("payload")
+    @classmethod
+    def _payload_is_known(cls, value: str) -> str:
+        kind, _, where = value.partition(":")
+        if value in ("random", "images") or (kind in ("images", "npy") and where):
+            return value
+        raise ValueError("allowed: random, images, images:DIR, npy:FILE")
+
+    @field_validator("ranges")
+    @classmethod
+    def _ranges_are_ordered(cls, value: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (low, high) in value.items():
+            if low > high:
+                raise ValueError(f"{name}: low {low} is over high {high}")
+        return value
+
+    @model_validator(mode="after")
+    def _every_process_has_a_client(self) -> Load:
+        if self.processes > self.clients:
+            raise ValueError(f"processes = {self.processes} is more than clients = {self.clients}: some would have nothing to do")
+        return self
+
+
+class Measure(Section):
+    """When the measurement happens; the window starts after the warm-up and is never moved."""
+
+    warmup_s: float = Field(2, ge=0, le=3600)
+    duration_s: float = Field(10, gt=0, le=86_400)
+    drain_s: float = Field(5, ge=0, le=600)
+    repeats: int = Field(1, ge=1, le=1000)
+
+
+class LoadSpec(Section):
+    """One run, as master, workers and payload maker get it (JSON); `url` is host:port of balancer or server."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="first part of every request's id")
+    url: str = Field(pattern=r"^[^\s/]+:\d+$")
+    model: str
+    load: Load
+    measure: Measure
