@@ -1,0 +1,1 @@
+"""Starts and stops the parties of a run, here as local processes."""

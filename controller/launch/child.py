@@ -1,0 +1,111 @@
+"""A child process that cannot outlive the controller, with its log in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Self
+
+from controller.errors import LoadproofError
+
+TAIL_LINES = 15
+
+
+class Child:
+    """A started program: its stderr (and stdout, unless it is piped) goes to `log`; leaving the context stops it.
+
+    It gets a process group of its own, so that Ctrl-C reaches only the controller, and the kernel kills it when the
+    controller dies (`setpriv --pdeathsig`). The signal follows the thread that started it: start from the main thread.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, pipe: bool = False
+    ) -> None:
+        self.name, self.command, self.log = name, list(command), log
+        self._stopping = False
+        with log.open("ab") as sink:
+            self.popen = subprocess.Popen(
+                [*_kernel_kills_with_parent(), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if pipe else sink,
+                stderr=sink,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The pipe of a child that was started with one."""
+        assert self.popen.stdout is not None
+        return self.popen.stdout
+
+    def died(self) -> str | None:
+        """How it ended, if it ended without being told to; None while it runs."""
+        code = self.popen.poll()
+        if code is None or self._stopping:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        return f"{self.name} {how}"
+
+    def require_alive(self, cure: str) -> None:
+        """Raises LoadproofError with the log's tail when it has ended by itself."""
+        if how := self.died():
+            raise LoadproofError(f"{how}; {cure} (log: {self.log})", self.tail())
+
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float, cure: str) -> None:
+        """Poll `ready` until it holds; LoadproofError when the child dies first or `timeout_s` passes."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            self.require_alive(cure)
+            if time.monotonic() > deadline:
+                raise LoadproofError(f"{self.name} was not ready after {timeout_s:.0f} s; {cure}", self.tail())
+            time.sleep(0.02)
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+        return ""
+
+    def stop(self, timeout_s: float = 10) -> int:
+        """SIGTERM, and SIGKILL to its whole group after `timeout_s`; returns the exit code."""
+        self._stopping = True
+        if self.popen.poll() is None:
+            self.popen.terminate()
+        try:
+            return self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
+            if self.popen.stdout is not None:
+                self.popen.stdout.close()
+
+
+def _kernel_kills_with_parent() -> list[str]:
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """`count` different TCP ports that nothing listens on; another program may take one before we do, then we say so."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in sockets:
+            listener.bind((host, 0))
+        return [listener.getsockname()[1] for listener in sockets]

@@ -1,0 +1,120 @@
+"""The load's programs: payloads and references are made before, then the Locust master and its workers drive the run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from clients.spec import LoadSpec
+from controller.errors import LoadproofError
+from controller.launch.child import TAIL_LINES, Child
+
+Event = dict[str, Any]
+PREPARE_TIMEOUT_S = 600
+
+
+class ReferenceFailed(Exception):
+    """The server, or OpenVINO beside it, gave no reference answer to a payload."""
+
+
+def prepare(
+    spec_path: Path, payloads: Path, log: Path, answers: Path | None = None, records: Path | None = None
+) -> None:
+    """Make the payloads from the model's metadata; with `answers` the server itself is asked for the references.
+
+    Raises LoadproofError for payloads that cannot be made, ReferenceFailed when the server did not answer one.
+    """
+    command = [sys.executable, "-m", "clients.prepare", "--spec", str(spec_path), "--payloads", str(payloads)]
+    if answers and records:
+        command += ["--answers", str(answers), "--records", str(records)]
+    code, tail = _finish("the payload maker", command, log)
+    if code == 4:
+        raise ReferenceFailed(tail)
+    if code:
+        lines = tail.splitlines() or [f"exit code {code}"]
+        message = lines[-1].removeprefix("loadproof: ")
+        raise LoadproofError(
+            message if code == 2 else f"the payload maker failed: {message}", "" if code == 2 else tail
+        )
+
+
+def refer(model_path: Path, openvino_flags: Sequence[str], payloads: Path, answers: Path, log: Path) -> None:
+    """Let a separate OpenVINO process answer every payload; raises ReferenceFailed with the reason."""
+    command = [sys.executable, "-m", "server.reference", "--model_path", str(model_path), *openvino_flags]
+    code, tail = _finish("the reference maker", [*command, "--requests", str(payloads), "--answers", str(answers)], log)
+    if code:
+        raise ReferenceFailed(tail)
+
+
+def _finish(name: str, command: Sequence[str], log: Path) -> tuple[int, str]:
+    """Run a program to its end; its exit code and the end of its log."""
+    with Child(name, command, log) as child:
+        try:
+            return child.popen.wait(PREPARE_TIMEOUT_S), child.tail()
+        except subprocess.TimeoutExpired:
+            raise LoadproofError(f"{name} did not end within {PREPARE_TIMEOUT_S} s", child.tail()) from None
+
+
+class Generator:
+    """A running Locust master and its local workers; `events` tells what they say until they end."""
+
+    def __init__(self, master: Child, workers: list[Child]) -> None:
+        self.master, self.workers = master, workers
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="load events", daemon=True).start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(ValueError):  # closed while reading: the run is over
+            for line in self.master.stdout:
+                with contextlib.suppress(json.JSONDecodeError):
+                    self._events.put(json.loads(line))
+        self._events.put(None)
+
+    def next_event(self, timeout_s: float) -> Event | None:
+        """The next event, `{}` when none came within `timeout_s`, None when the master has ended."""
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return {}
+
+    def stop_early(self) -> None:
+        """Ask the master to stop sending, to drain and to deliver what there is."""
+        self.master.popen.terminate()
+
+
+@contextlib.contextmanager
+def generate(
+    spec: LoadSpec, spec_path: Path, payloads: Path, answers: Path | None, work: Path, logs: Path, web_port: int | None
+) -> Iterator[Generator]:
+    """Start the master, then `load.processes` workers that join it; leaving the context ends them all."""
+    command = [sys.executable, "-m", "clients.load.master", "--spec", str(spec_path), "--payloads", str(payloads)]
+    command += ["--out", str(work)]
+    if answers:
+        command += ["--answers", str(answers)]
+    if web_port is not None:
+        command += ["--web", str(web_port)]
+    with contextlib.ExitStack() as stack:
+        master = stack.enter_context(Child("the Locust master", command, logs / "master.log", pipe=True))
+        generator = Generator(master, [])
+        port = _listening_port(generator)
+        for number in range(1, spec.load.processes + 1):
+            worker = [sys.executable, "-m", "clients.load.worker", "--host", "127.0.0.1", "--port", str(port)]
+            worker += ["--spool", str(work)]
+            log = logs / f"worker-{number}.log"
+            generator.workers.append(stack.enter_context(Child(f"load worker {number}", worker, log)))
+        yield generator
+
+
+def _listening_port(generator: Generator) -> int:
+    event = generator.next_event(timeout_s=60)
+    if event and event.get("event") == "listening":
+        return int(event["port"])
+    problem = (event or {}).get("message") or f"its log ends:\n{TAIL_LINES} lines"
+    raise LoadproofError(f"the Locust master did not start: {problem}", generator.master.tail())
