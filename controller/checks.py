@@ -1,0 +1,189 @@
+"""The verdict: a closed table of reasons, each with what makes it fire, what it says and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+Severity = Literal["INVALID", "FLAGGED"]
+Verdict = Literal["VALID", "FLAGGED", "INVALID"]
+Facts = Mapping[str, Any]
+
+SATURATED_CPU_PERCENT: Final = 90  # of one core: a worker is one thread
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A row of the table: `fields` gives what the message needs where the reason holds for a RUN's facts, else None."""
+
+    code: str
+    severity: Severity
+    message: str
+    remedy: str
+    fields: Callable[[Facts], Facts | None]
+
+
+def judge(run: Facts) -> tuple[Verdict, list[dict[str, str]]]:
+    """The verdict on a RUN of summary.json (its figures, `reconcile`, `events`, `log`) and its reasons, worst first."""
+    found = [(reason, fields) for reason in REASONS if (fields := reason.fields(run)) is not None]
+    found.sort(key=lambda pair: pair[0].severity != "INVALID")
+    reasons = [
+        {
+            "code": reason.code,
+            "severity": reason.severity,
+            "message": reason.message.format(**fields),
+            "remedy": reason.remedy,
+        }
+        for reason, fields in found
+    ]
+    return (found[0][0].severity if found else "VALID"), reasons
+
+
+def _event(code: str) -> Callable[[Facts], Facts | None]:
+    """Holds where the controller saw `code` happen."""
+
+    def fields(run: Facts) -> Facts | None:
+        seen = [event for event in run["events"] if event["code"] == code]
+        return {"message": "; ".join(_told(event) for event in seen)} if seen else None
+
+    return fields
+
+
+def _told(event: Facts) -> str:
+    at = event.get("time_s")
+    return str(event["message"]) if at is None else f"{event['message']} (at {at:.1f} s)"
+
+
+def _interrupted(run: Facts) -> Facts | None:
+    if not run["complete"]:
+        return {"message": "The run ended before its records were written"}
+    return _event("interrupted")(run)
+
+
+def _no_requests(run: Facts) -> Facts | None:
+    # What kept the load from starting is told already.
+    return {} if run["complete"] and not run["events"] and run["requests"]["sent"] == 0 else None
+
+
+def _disagree(run: Facts) -> Facts | None:
+    # A run without any record has one reason, not three.
+    differences = run["reconcile"]["differences"] if run["complete"] else []
+    return {"differences": "; ".join(differences)} if differences else None
+
+
+def _log_dropped(run: Facts) -> Facts | None:
+    log = run["log"] or {}
+    if log.get("dropped"):
+        return {"message": f"{log['dropped']:,} lines of the balancer's log were dropped, {log.get('lines', 0):,} came"}
+    return _event("log_lines_dropped")(run)
+
+
+def _failed(run: Facts) -> Facts | None:
+    counts = run["requests"]
+    if not counts["failed"]:
+        return None
+    errors = ", ".join(f"{name} {count:,}" for name, count in sorted(run["errors"].items(), key=lambda item: -item[1]))
+    return {"failed": counts["failed"], "sent": counts["sent"], "errors": errors}
+
+
+def _wrong(run: Facts) -> Facts | None:
+    return run["requests"] if run["requests"]["wrong"] else None
+
+
+def _unaccounted(run: Facts) -> Facts | None:
+    return run["requests"] if run["requests"]["unaccounted"] else None
+
+
+def _saturated(run: Facts) -> Facts | None:
+    # The median over the window: one busy second is not saturation.
+    cpu = run["generator"]["cpu_percent_median"]
+    return {"cpu": cpu} if cpu is not None and cpu > SATURATED_CPU_PERCENT else None
+
+
+REASONS: Final = (
+    Reason(
+        "interrupted",
+        "INVALID",
+        "{message}.",
+        "Run the plan again and let it end.",
+        _interrupted,
+    ),
+    Reason(
+        "server_died",
+        "INVALID",
+        "The server died: {message}.",
+        "Read the end of logs/server.log; lower load.clients or server.streams if it ran out of memory.",
+        _event("server_died"),
+    ),
+    Reason(
+        "balancer_died",
+        "INVALID",
+        "The balancer died: {message}.",
+        "Read logs/balancer.log; check the limits on open files and memory.",
+        _event("balancer_died"),
+    ),
+    Reason(
+        "worker_died",
+        "INVALID",
+        "A load worker died, and with it the load that it should have offered: {message}.",
+        "Read logs/worker-*.log; check memory, and the network to a worker on another machine.",
+        _event("worker_died"),
+    ),
+    Reason(
+        "reference_failed",
+        "INVALID",
+        "The reference answers could not be taken: {message}.",
+        "Check that the model takes the payload (load.payload, load.shapes, load.ranges); logs/ holds the error.",
+        _event("reference_failed"),
+    ),
+    Reason(
+        "no_requests",
+        "INVALID",
+        "No request was sent inside the measured window.",
+        "Read logs/master.log and logs/worker-*.log; lengthen measure.duration_s if one answer takes longer than that.",
+        _no_requests,
+    ),
+    Reason(
+        "failed_answers",
+        "INVALID",
+        "{failed:,} of {sent:,} requests failed: {errors}.",
+        "Read logs/server.log; lower the load, or raise load.timeout_s if the status is timeout.",
+        _failed,
+    ),
+    Reason(
+        "wrong_answers",
+        "INVALID",
+        "{wrong:,} of {sent:,} answers differ from their reference.",
+        "Raise load.rtol and load.atol if device or precision explain it; otherwise the server is wrong under load.",
+        _wrong,
+    ),
+    Reason(
+        "unaccounted_requests",
+        "INVALID",
+        "{unaccounted:,} requests of the window are in the balancer's log and in no client's records.",
+        "A worker lost records: read logs/worker-*.log; check free disk space and memory for its spool.",
+        _unaccounted,
+    ),
+    Reason(
+        "log_lines_dropped",
+        "INVALID",
+        "{message}.",
+        "The balancer's latencies are incomplete: leave a core to the log collector, or lower the load.",
+        _log_dropped,
+    ),
+    Reason(
+        "witnesses_disagree",
+        "INVALID",
+        "Client, balancer and server do not agree: {differences}.",
+        "Make sure that nothing else uses this server or balancer, and look for restarts in logs/.",
+        _disagree,
+    ),
+    Reason(
+        "generator_saturated",
+        "FLAGGED",
+        "A load worker used {cpu:.0f} % of a core or more for half of the window: some of the latency may be its own.",
+        "Raise load.processes, give the load more cores, or lower load.clients.",
+        _saturated,
+    ),
+)

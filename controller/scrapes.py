@@ -1,0 +1,70 @@
+"""What a source's /metrics showed over a run: the growth of its counters and histograms between two scrapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Two moments, in seconds from T0; None is the first and the last scrape."""
+
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+class Scrapes:
+    """The scraped samples of one source, and the growth of its counters between two scrapes."""
+
+    def __init__(self, samples: pa.Table, source: str) -> None:
+        own = samples.filter(pc.equal(samples["source"], source))
+        self._names = own["name"].combine_chunks()
+        self._labels = own["labels"].combine_chunks()
+        self._time, self._value = own["time"].to_numpy(), own["value"].to_numpy()
+        self._at = np.unique(self._time)
+
+    def growth(self, name: str, edges: Edges, **labels: str) -> float | None:
+        """How much the counter grew, over all its series with `labels`; a series missing at an edge counts as 0.
+
+        None where the source was scraped less than twice, or never showed such a series.
+        """
+        grown = self._growth_by_labels(name, edges, labels)
+        return sum(value for _, value in grown) if grown else None
+
+    def histogram(self, name: str, edges: Edges, **labels: str) -> tuple[Floats, Floats]:
+        """Upper bounds (ascending) and the growth of the cumulative buckets; empty arrays where it is missing."""
+        growth: dict[float, float] = {}
+        for found, value in self._growth_by_labels(f"{name}_bucket", edges, labels):
+            bound = float(found["le"])
+            growth[bound] = growth.get(bound, 0.0) + value
+        ordered = sorted(growth.items())
+        return np.array([bound for bound, _ in ordered]), np.array([value for _, value in ordered])
+
+    def _growth_by_labels(
+        self, name: str, edges: Edges, labels: Mapping[str, str]
+    ) -> list[tuple[dict[str, str], float]]:
+        if len(self._at) < 2:
+            return []
+        start, end = self._nearest(edges.start_s, 0), self._nearest(edges.end_s, -1)
+        rows = np.flatnonzero(pc.equal(self._names, name).to_numpy(zero_copy_only=False))
+        texts = self._labels.take(pa.array(rows))
+        grown = []
+        for text in pc.unique(texts).to_pylist():
+            found = json.loads(text)
+            if labels.items() <= found.items():
+                own = rows[pc.equal(texts, text).to_numpy(zero_copy_only=False)]
+                at, value = self._time[own], self._value[own]
+                grown.append((found, float(value[at == end].sum() - value[at == start].sum())))
+        return grown
+
+    def _nearest(self, time_s: float | None, default: int) -> float:
+        return float(self._at[default if time_s is None else np.abs(self._at - time_s).argmin()])
