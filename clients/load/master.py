@@ -1,0 +1,318 @@
+"""The master: brings up the workers, gives them spec, payloads and T0, gathers their records, and ends with all of them.
+
+`python -m clients.load.master --spec SPEC.json --payloads payloads.bin [--answers answers.bin] --out DIR
+[--host 127.0.0.1] [--port P] [--web PORT]`. Standard output is JSON lines (events); exit 0 when every worker
+delivered all its records, 1 with an `error` event otherwise (what came is saved), 2 for bad arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import gevent
+import locust  # first of those that do I/O: it patches Python for gevent
+from locust.env import Environment
+from pydantic import ValidationError
+
+from clients.load import messages, web
+from clients.load.fleet import Node, SpawnOnce
+from clients.load.users import LoadUser
+from clients.spec import LoadSpec
+
+WORKERS_TIMEOUT_S: Final = 60.0
+ARM_TIMEOUT_S: Final = 120.0
+DELIVER_TIMEOUT_S: Final = 60.0
+T0_AHEAD_S_MIN: Final = 2.0
+PROGRESS_S: Final = 0.5
+POLL_S: Final = 0.05
+
+log = logging.getLogger("loadproof.master")
+
+
+class LoadFailed(Exception):
+    """The run cannot start; one clear line."""
+
+
+def say(event: str, **fields: Any) -> None:
+    """One event on standard output."""
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+class Master:
+    """One run. Message handlers only take note; `run` is the story."""
+
+    def __init__(self, spec: LoadSpec, parcels: dict[str, bytes], out: Path, runner: Any) -> None:
+        self._spec = spec
+        self._parcels = parcels
+        self._out = out
+        self._runner = runner
+        self._nodes: dict[str, Node] = {}
+        self._trouble: str | None = None
+        self._t0_ns: int | None = None
+        self._stopped = False
+        (out / "records").mkdir(parents=True)
+        self._health = (out / "generator.jsonl").open("x", buffering=1)
+        handlers = {
+            messages.HELLO: self._on_hello,
+            messages.PART_TAKEN: lambda node, data: node.part_taken.set(),
+            messages.LOADED: lambda node, data: node.loaded.set(),
+            messages.ARMED: self._on_armed,
+            messages.PONG: lambda node, data: node.pongs.put((data["now_ns"], time.monotonic_ns())),
+            messages.REPORT: self._on_report,
+            messages.CHUNK: self._on_chunk,
+            messages.DONE: self._on_done,
+            messages.FAILED: self._on_failed,
+        }
+        for name, handler in handlers.items():
+            runner.register_message(name, self._hear(name, handler))
+
+    def stop(self) -> None:
+        """Sends nothing more: the run ends early, with what it has."""
+        log.info("told to stop")
+        self._stopped = True
+        for node in self._nodes.values():
+            if self._t0_ns is not None and not node.over:
+                self._send(messages.FINISH, None, node.identity)
+
+    def run(self) -> int:
+        """From the first worker to the last record; the exit code."""
+        try:
+            self._gather()
+            self._arm()
+            self._start()
+            self._watch()
+        except LoadFailed as failure:
+            self._trouble = self._trouble or str(failure)
+        return self._end()
+
+    # what the workers say
+
+    def _hear(self, name: str, handler: Any) -> Any:
+        def listen(environment: Any, msg: Any) -> None:
+            if name == messages.HELLO:
+                handler(msg.node_id, msg.data)
+            elif (node := self._nodes.get(msg.node_id)) and node.lost is None:
+                node.heard_s = time.monotonic()
+                handler(node, msg.data)
+
+        return listen
+
+    def _on_hello(self, identity: str, data: dict[str, Any]) -> None:
+        expected = self._spec.load.processes
+        if len(self._nodes) == expected:
+            log.warning("pid %d on %s is one worker too many: sent away", data["pid"], data["host"])
+            self._runner.clients.pop(identity, None)
+            self._send("quit", None, identity)
+            return
+        number = len(self._nodes) + 1
+        self._nodes[identity] = Node(identity, number, data, self._out / "records" / f"worker-{number}.rec")
+        say("workers", ready=number, expected=expected)
+
+    def _on_armed(self, node: Node, data: dict[str, Any]) -> None:
+        node.clients = data["clients"]
+        node.armed.set()
+
+    def _on_report(self, node: Node, data: dict[str, Any]) -> None:
+        health = data.pop("health")
+        node.counts = data
+        if health is not None:
+            self._health.write(json.dumps(health) + "\n")
+
+    def _on_chunk(self, node: Node, data: dict[str, Any]) -> None:
+        expected = node.receiver.receive(data["number"], data["data"])
+        self._send(messages.CHUNK_TAKEN, {"expected": expected}, node.identity)
+
+    def _on_done(self, node: Node, data: dict[str, Any]) -> None:
+        node.counts |= {"sent": data["sent"], "in_flight": 0}
+        node.done = data["sent"] == data["records"] == node.receiver.rows
+        if not node.done:
+            self._lose(node, f"worker {node.number}: {data}, but {node.receiver.rows} records arrived")
+
+    def _on_failed(self, node: Node, data: dict[str, Any]) -> None:
+        if self._t0_ns is None:
+            self._trouble = self._trouble or f"worker {node.number}: {data['message']}"
+        else:
+            self._lose(node, f"worker {node.number}: {data['message']}")
+
+    # the stages
+
+    def _send(self, name: str, data: Any, identity: str) -> None:
+        self._runner.send_message(name, data, identity)
+
+    def _wait(self, condition: Any, timeout_s: float, what: str) -> None:
+        """Returns once `condition()` holds; raises LoadFailed on time-out, on a worker's trouble or death, and when told to stop."""
+        until_s = time.monotonic() + timeout_s
+        while not condition():
+            for node in self._nodes.values():
+                self._trouble = self._trouble or node.death()
+            if self._trouble or self._stopped:
+                raise LoadFailed(self._trouble or "stopped")
+            if time.monotonic() > until_s:
+                raise LoadFailed(f"{what} within {timeout_s:g} s")
+            for node in self._nodes.values():
+                node.heard_s = time.monotonic() if self._t0_ns is None else node.heard_s
+            gevent.sleep(0.01)
+
+    def _gather(self) -> None:
+        expected = self._spec.load.processes
+        self._wait(
+            lambda: len(self._nodes) == expected,
+            WORKERS_TIMEOUT_S,
+            f"load.processes: not all of {expected} workers came to {self._runner.master_bind_host}:{self._runner.server.port}",
+        )
+
+    def _arm(self) -> None:
+        nodes = list(self._nodes.values())
+        senders = [gevent.spawn(self._load, node) for node in nodes]
+        self._wait(lambda: all(n.loaded.is_set() for n in nodes), ARM_TIMEOUT_S, "the workers did not take the payloads")
+        gevent.joinall(senders)
+        clients = self._spec.load.clients
+        self._runner.start(clients, spawn_rate=clients)
+        self._wait(lambda: all(n.armed.is_set() for n in nodes), ARM_TIMEOUT_S, "not all clients connected")
+        say("armed")
+
+    def _load(self, node: Node) -> None:
+        sizes = {name: len(parcel) for name, parcel in self._parcels.items()}
+        load = {"worker": node.number, "spec": self._spec.model_dump_json(), "sizes": sizes}
+        self._send(messages.LOAD, load, node.identity)
+        for name, parcel in self._parcels.items():
+            for data in messages.parts(parcel):
+                node.part_taken.clear()
+                self._send(messages.PART, {"parcel": name, "data": data}, node.identity)
+                if not node.part_taken.wait(ARM_TIMEOUT_S):
+                    return
+
+    def _start(self) -> None:
+        nodes = list(self._nodes.values())
+        try:
+            for node in nodes:
+                node.measure_clock(self._send)
+        except gevent.queue.Empty:
+            raise LoadFailed("a worker did not answer a ping within 10 s") from None
+        if self._stopped:
+            raise LoadFailed("stopped")
+        ahead_s = max(T0_AHEAD_S_MIN, 20 * max(node.round_trip_ns for node in nodes) / 1e9)
+        self._t0_ns = t0_ns = time.monotonic_ns() + round(ahead_s * 1e9)
+        first_client = 0
+        for node in nodes:
+            node.first_client = first_client
+            first_client += node.clients
+            start = {"t0_ns": t0_ns + node.offset_ns, "first_client": node.first_client}
+            self._send(messages.START, start, node.identity)
+            node.heard_s = time.monotonic()
+        self._t0_epoch_us = messages.epoch_us_at(t0_ns)
+        say("start", t0_monotonic_ns=t0_ns, t0_epoch_us=self._t0_epoch_us)
+
+    def _watch(self) -> None:
+        """Until every worker is done or lost."""
+        assert self._t0_ns is not None
+        measure = self._spec.measure
+        span_s = measure.warmup_s + measure.duration_s + measure.drain_s
+        deadline_ns = self._t0_ns + round((span_s + DELIVER_TIMEOUT_S) * 1e9)
+        said_s, said_ok = time.monotonic(), 0
+        while not all(node.over for node in self._nodes.values()):
+            gevent.sleep(POLL_S)
+            late = time.monotonic_ns() > deadline_ns
+            for node in self._nodes.values():
+                if not node.over and (why := node.death() or (late and f"worker {node.number} did not deliver in time")):
+                    gevent.sleep(POLL_S)  # what it sent before it died is still being read
+                    self._lose(node, why)
+            now_s = time.monotonic()
+            if now_s - said_s >= PROGRESS_S and time.monotonic_ns() >= self._t0_ns:
+                said_ok, before = self._progress(now_s - said_s, said_ok), said_s
+                said_s = max(before + PROGRESS_S, now_s - PROGRESS_S)
+
+    def _progress(self, since_s: float, ok_before: int) -> int:
+        assert self._t0_ns is not None
+        counts = [node.counts for node in self._nodes.values()]
+        total = {key: sum(c[key] for c in counts) for key in ("sent", "ok", "failed", "wrong", "in_flight")}
+        elapsed_s = (time.monotonic_ns() - self._t0_ns) / 1e9
+        measure = self._spec.measure
+        past = elapsed_s - measure.warmup_s
+        phase = "warmup" if past < 0 else "measure" if past < measure.duration_s and not self._stopped else "drain"
+        rate = (total["ok"] - ok_before) / since_s
+        say("progress", phase=phase, elapsed_s=round(elapsed_s, 2), **total, throughput_rps=round(rate, 1))
+        return total["ok"]
+
+    def _lose(self, node: Node, why: str) -> None:
+        if node.lost is None:
+            node.lost = why
+            node.done = False
+            self._runner.clients.pop(node.identity, None)  # Locust would start its users again after a minute
+            node.recover()
+            say("worker_lost", worker=node.number, message=node.lost)
+
+    def _end(self) -> int:
+        """Saves and says how it ended, and lets the workers go."""
+        nodes = list(self._nodes.values())
+        lost = [node.lost for node in nodes if node.lost]
+        for node in nodes:
+            node.receiver.close()
+        self._health.close()
+        workers = [node.summary() for node in nodes]
+        load = {
+            "t0_monotonic_ns": self._t0_ns,
+            "t0_epoch_us": None if self._t0_ns is None else self._t0_epoch_us,
+            "workers": workers,
+            "stopped_early": self._stopped,
+        }
+        (self._out / "load.json").write_text(json.dumps(load, indent=1) + "\n")
+        say("end", workers=workers)
+        self._runner.quit()
+        if self._stopped and not lost:
+            return 0
+        if message := self._trouble or "; ".join(lost):
+            say("error", message=message)
+            return 1
+        return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m clients.load.master", description=__doc__)
+    parser.add_argument("--spec", type=Path, required=True)
+    parser.add_argument("--payloads", type=Path, required=True)
+    parser.add_argument("--answers", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen for workers")
+    parser.add_argument("--port", type=int, default=0, help="0: a free one; the event `listening` says which")
+    parser.add_argument("--web", type=int, metavar="PORT", help="Locust's web UI on 127.0.0.1, to watch only")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Runs one load."""
+    args = _arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    log.info("Locust %s", locust.__version__)
+    try:
+        spec = LoadSpec.model_validate_json(args.spec.read_bytes())
+        parcels = {"payloads": args.payloads.read_bytes()}
+        if args.answers is not None:
+            parcels["answers"] = args.answers.read_bytes()
+    except (OSError, ValidationError) as error:
+        say("error", message=str(error))
+        return 2
+    environment = Environment(user_classes=[LoadUser], dispatcher_class=SpawnOnce, host=spec.url)
+    try:
+        runner = environment.create_master_runner(args.host, args.port)
+    except SystemExit:  # Locust's way to say so
+        say("error", message=f"--port {args.port}: busy on {args.host}; give another, or 0 for a free one")
+        return 1
+    master = Master(spec, parcels, args.out, runner)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, master.stop)
+    if args.web is not None:
+        web.serve(environment, args.web)
+    say("listening", port=runner.server.port)
+    return master.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

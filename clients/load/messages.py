@@ -1,0 +1,92 @@
+"""The messages that master and workers exchange over Locust's own, in the order of a run; each of a bounded size.
+
+| message | from | carries |
+|---|---|---|
+| HELLO | worker | who it is: pid, host, version, machine, clock, spool |
+| LOAD | master | the worker's number, the load spec, the sizes of the parcels that follow |
+| PART | master | a slice of a parcel (payloads, answers); the next one follows its PART_TAKEN |
+| LOADED | worker | payloads and answers are decoded and encoded |
+| (Locust's spawn) | master | so many users: they connect |
+| ARMED | worker | so many clients are connected |
+| PING, PONG | both | round trip and clock offset |
+| START | master | T0 on the worker's clock, the number of its first client |
+| REPORT | worker | twice a second: counts, in flight, CPU, memory |
+| CHUNK, CHUNK_TAKEN | both | records; the chunk number expected next |
+| FINISH | master | stop early |
+| DONE | worker | all that was sent is recorded and acknowledged |
+| FAILED | worker | why it cannot go on |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf import proto
+from tritonclient.grpc import service_pb2
+
+HELLO: Final = "loadproof-hello"
+LOAD: Final = "loadproof-load"
+PART: Final = "loadproof-part"
+PART_TAKEN: Final = "loadproof-part-taken"
+LOADED: Final = "loadproof-loaded"
+ARMED: Final = "loadproof-armed"
+PING: Final = "loadproof-ping"
+PONG: Final = "loadproof-pong"
+START: Final = "loadproof-start"
+REPORT: Final = "loadproof-report"
+CHUNK: Final = "loadproof-chunk"
+CHUNK_TAKEN: Final = "loadproof-chunk-taken"
+FINISH: Final = "loadproof-finish"
+DONE: Final = "loadproof-done"
+FAILED: Final = "loadproof-failed"
+
+PART_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+def parts(parcel: bytes) -> Iterator[bytes]:
+    """The parcel in slices that fit a message."""
+    for start in range(0, len(parcel), PART_BYTES_MAX):
+        yield parcel[start : start + PART_BYTES_MAX]
+
+
+def requests_in(parcel: bytes) -> list[Any]:
+    """The ModelInferRequest messages of a length-delimited parcel."""
+    return _messages(parcel, service_pb2.ModelInferRequest)
+
+
+def responses_in(parcel: bytes) -> list[Any]:
+    """The ModelInferResponse messages of a length-delimited parcel."""
+    return _messages(parcel, service_pb2.ModelInferResponse)
+
+
+def _messages(parcel: bytes, kind: Any) -> list[Any]:
+    stream, found = BytesIO(parcel), []
+    while (message := proto.parse_length_prefixed(kind, stream)) is not None:
+        found.append(message)
+    return found
+
+
+def clock() -> str:
+    """Names this process's CLOCK_MONOTONIC: two processes with the same name read the same clock."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {_namespace('time')}"
+
+
+def machine() -> str:
+    """Names what pids of this process mean: two processes with the same name see each other's pids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {_namespace('pid')}"
+
+
+def _namespace(kind: str) -> str:
+    link = Path(f"/proc/self/ns/{kind}")
+    return link.readlink().name if link.exists() else kind
+
+
+def epoch_us_at(monotonic_ns: int) -> int:
+    """The wall clock's microseconds since the Unix epoch when CLOCK_MONOTONIC reads `monotonic_ns`."""
+    return (time.time_ns() + monotonic_ns - time.monotonic_ns()) // 1000

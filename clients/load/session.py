@@ -1,0 +1,162 @@
+"""One run as one worker sees it: the window, what is sent next, and each request's way from send to record.
+
+Beside tritonclient, a request costs this module (see `Session.send`): MEASURED_BELOW
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from gevent.event import Event
+
+from clients.answers import Tensor, agree
+from clients.load.transports import Failure, Transport
+from clients.records import OK, PHASES, request_id, status_name
+from clients.spec import LoadSpec
+from clients.spool import Spool
+
+WARMUP: Final = PHASES.index("warmup")
+MEASURE: Final = PHASES.index("measure")
+CHECKED_PERIOD: Final = 8192
+CONNECT_TIMEOUT_S: Final = 10.0
+NEVER_NS: Final = 2**62
+
+
+class RequestFailed(Exception):
+    """What Locust's own statistics are told of a request that failed or was answered wrong."""
+
+
+class Session:
+    """Shared by the clients of a worker: `send` is the hot path, all else happens before T0 or about twice a second.
+
+    `answers` are the reference outputs of each payload, or empty: then nothing is verified. `fire` is Locust's request
+    event.
+    """
+
+    def __init__(
+        self,
+        spec: LoadSpec,
+        worker: int,
+        payloads: int,
+        answers: Sequence[Sequence[Tensor]],
+        open_transport: Callable[[], Transport],
+        spool: Spool,
+        fire: Callable[..., None],
+    ) -> None:
+        self.spec = spec
+        self.worker = worker
+        self.spool = spool
+        self.go = Event()  # set at T0
+        self.t0_ns = self.measure_ns = self.end_ns = self.give_up_ns = NEVER_NS
+        self.first_client = 0
+        self.payloads = payloads
+        self.transports: list[Transport] = []  # of the clients that are connected
+        self.trouble: str | None = None  # why a client could not connect
+        self.sent = self.ok = self.failed = self.wrong = self.in_flight = 0
+        self._open = open_transport
+        self._answers = answers
+        self._fire = fire
+        self._order = random.Random(spec.load.seed).sample(range(payloads), payloads)
+        share = spec.load.verify if answers else 0.0
+        chances = np.random.default_rng((spec.load.seed, worker)).random(CHECKED_PERIOD)
+        self._checked: list[bool] = (chances < share).tolist()
+        self._exceptions: dict[str, RequestFailed] = {}
+
+    def join(self) -> tuple[int, Transport]:
+        """Connects one more client: its index within this worker, and its connection; raises Failure."""
+        transport = self._open()
+        try:
+            transport.connect(CONNECT_TIMEOUT_S)
+        except Failure as failure:
+            transport.close()
+            self.trouble = f"cannot reach the server at {self.spec.url}: {failure}"
+            raise
+        self.transports.append(transport)
+        return len(self.transports) - 1, transport
+
+    def begin(self, t0_ns: int, first_client: int) -> None:
+        """Fixes the window (monotonic ns of this machine) and the number of this worker's first client."""
+        measure = self.spec.measure
+        self.t0_ns = t0_ns
+        self.measure_ns = t0_ns + round(measure.warmup_s * 1e9)
+        self.end_ns = self.measure_ns + round(measure.duration_s * 1e9)
+        self.give_up_ns = self.end_ns + round(measure.drain_s * 1e9)
+        self.first_client = first_client
+
+    def finish(self, drain_s: float) -> None:
+        """Sends nothing more; what is in flight has `drain_s`."""
+        now_ns = time.monotonic_ns()
+        self.end_ns = min(self.end_ns, now_ns)
+        self.give_up_ns = min(self.give_up_ns, now_ns + round(drain_s * 1e9))
+        self.go.set()
+
+    def first_payload(self, client: int) -> int:
+        """Where the client's round through the payloads starts: a seeded order, so that clients start apart."""
+        return self._order[client % len(self._order)]
+
+    def send(self, transport: Transport, client: int, payload: int) -> int | None:
+        """Sends one request and waits for its end: its status (clients.records), or None where the window is over.
+
+        The time stamps stand directly around the library's call; reading, comparing and recording come after.
+        """
+        sent_ns = time.monotonic_ns()
+        if sent_ns >= self.end_ns:
+            return None
+        sequence = self.sent
+        self.sent += 1
+        self.in_flight += 1
+        phase = MEASURE if sent_ns >= self.measure_ns else WARMUP
+        status, result = OK, None
+        try:
+            result = transport.infer(payload, request_id(self.spec.run, self.worker, sequence, phase))
+        except Failure as failure:
+            status = failure.status
+        received_ns = time.monotonic_ns()
+        self.in_flight -= 1
+        verified = correct = False
+        size = 0
+        if status == OK:
+            status, verified, correct, size = self._judge(transport, result, sequence, payload)
+        t0_ns = self.t0_ns
+        sent_ns -= t0_ns
+        self.spool.add(
+            sent_ns, sent_ns, received_ns - t0_ns, sequence, client, payload, status, phase, verified, correct
+        )
+        self._count(status, verified and not correct, (received_ns - t0_ns - sent_ns) / 1e6, size)
+        return status
+
+    def _judge(self, transport: Transport, result: Any, sequence: int, payload: int) -> tuple[int, bool, bool, int]:
+        """(status, verified, correct, bytes) of an answer that came."""
+        try:
+            tensors = transport.tensors(result)
+        except Failure as failure:
+            return failure.status, False, False, 0
+        size = sum([len(tensor.raw) for tensor in tensors])
+        if not self._checked[sequence % CHECKED_PERIOD]:
+            return OK, False, False, size
+        load = self.spec.load
+        return OK, True, agree(self._answers[payload], tensors, rtol=load.rtol, atol=load.atol), size
+
+    def _count(self, status: int, wrong: bool, latency_ms: float, size: int) -> None:
+        exception = None
+        if status == OK and not wrong:
+            self.ok += 1
+        else:
+            self.failed += status != OK
+            self.wrong += wrong
+            exception = self._exception("wrong answer" if wrong else status_name(status))
+        self._fire(
+            request_type=self.spec.load.protocol,
+            name=self.spec.model,
+            response_time=latency_ms,
+            response_length=size,
+            exception=exception,
+            context={},
+        )
+
+    def _exception(self, name: str) -> RequestFailed:
+        return self._exceptions.setdefault(name, RequestFailed(name))

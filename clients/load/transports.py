@@ -1,0 +1,49 @@
+"""What a client needs of a protocol: connect, send one prepared payload, and read the answer's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from clients.answers import Tensor
+from clients.spec import LoadSpec
+
+
+class Failure(Exception):
+    """A request that got no readable answer; `status` is that of clients.records."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Transport(Protocol):
+    """One client: one TCP connection of its own, at most one request in flight."""
+
+    def connect(self, timeout_s: float) -> None:
+        """Connects and asks whether the server is ready, without an inference; raises Failure."""
+
+    def infer(self, payload: int, request_id: str) -> Any:
+        """Sends payload number `payload` and waits for the whole answer, at most load.timeout_s; raises Failure."""
+
+    def tensors(self, result: Any) -> list[Tensor]:
+        """The outputs of what `infer` returned; raises Failure where they cannot be read. Not timed."""
+
+    def abort(self) -> None:
+        """Gives up the request in flight, if any (its `infer` raises Failure(TIMEOUT)); nothing can be sent after."""
+
+    def close(self) -> None:
+        """Closes the connection."""
+
+
+def prepare(spec: LoadSpec, requests: Sequence[Any]) -> Callable[[], Transport]:
+    """Encodes the payloads (ModelInferRequest messages) once for all clients of this process, and returns what makes a client."""
+    if spec.load.protocol == "grpc":
+        from clients.load.triton_grpc import GrpcTransport, encode
+
+        inputs = [encode(request) for request in requests]
+        return lambda: GrpcTransport(spec, inputs)
+    from clients.load.triton_rest import RestTransport, encode_rest
+
+    rest_inputs = [encode_rest(request) for request in requests]
+    return lambda: RestTransport(spec, rest_inputs)

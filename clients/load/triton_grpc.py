@@ -1,0 +1,134 @@
+"""A gRPC client through tritonclient, with a channel and TCP connection of its own, under gevent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc.experimental.gevent
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor, triton_to_np_dtype
+
+from clients.answers import Tensor, pack
+from clients.load.transports import Failure
+from clients.records import CONNECTION, GRPC_CODES, ID_HEADER, TIMEOUT, UNREADABLE
+from clients.spec import LoadSpec
+
+grpc.experimental.gevent.init_gevent()  # has to happen before the first channel
+
+CHANNEL: Final = [
+    ("grpc.use_local_subchannel_pool", 1),  # else identical channels of one process share one connection
+    ("grpc.max_send_message_length", 2**30),
+    ("grpc.max_receive_message_length", 2**30),
+    ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would be one record and two balancer lines
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def arrays(request: Any) -> list[tuple[str, list[int], str, Any]]:
+    """The inputs of a ModelInferRequest with raw contents: (name, shape, datatype, numpy array) each."""
+    found = []
+    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+        shape = list(tensor.shape)
+        if tensor.datatype == "BYTES":
+            array = deserialize_bytes_tensor(raw)
+        else:
+            array = np.frombuffer(raw, triton_to_np_dtype(tensor.datatype))
+        found.append((tensor.name, shape, tensor.datatype, array.reshape(shape)))
+    return found
+
+
+def encode(request: Any) -> list[Any]:
+    """tritonclient's inputs of one payload; they hold the bytes to send and are shared by all clients."""
+    return [
+        InferInput(name, shape, datatype).set_data_from_numpy(array) for name, shape, datatype, array in arrays(request)
+    ]
+
+
+class GrpcTransport:
+    """One client (transports.Transport) over gRPC."""
+
+    def __init__(self, spec: LoadSpec, inputs: Sequence[list[Any]]) -> None:
+        self._inputs = inputs
+        self._model = spec.model
+        self._timeout_s = spec.load.timeout_s
+        self._client = InferenceServerClient(spec.url, channel_args=CHANNEL)
+        self._aborted = False
+
+    def connect(self, timeout_s: float) -> None:
+        try:
+            ready = self._client.is_server_ready(client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise self._failure(error) from None
+        if not ready:
+            raise Failure(GRPC_CODES["UNAVAILABLE"], "the server says that it is not ready")
+
+    def infer(self, payload: int, request_id: str) -> Any:
+        try:
+            return self._client.infer(
+                self._model,
+                self._inputs[payload],
+                headers={ID_HEADER: request_id},
+                client_timeout=self._timeout_s,
+            )
+        except InferenceServerException as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: Any) -> Failure:
+        """What came in the trailers keeps its name; what gRPC's core made up on this side gets ours (grpcio 1.85's words)."""
+        name = str(error.status()).removeprefix("StatusCode.")
+        local = "Stream removed (" in str(error.debug_details())
+        message = f"{name}: {error.message()}"
+        if self._aborted or (name == "DEADLINE_EXCEEDED" and local):
+            return Failure(TIMEOUT, message)
+        if name == "UNAVAILABLE" and (local or "failed to connect" in message):
+            return Failure(CONNECTION, message)
+        if name == "INTERNAL" and "deserializing response" in message:
+            return Failure(UNREADABLE, message)
+        return Failure(GRPC_CODES.get(name, GRPC_CODES["UNKNOWN"]), message)
+
+    def tensors(self, result: Any) -> list[Tensor]:
+        answer = result.get_response()
+        try:
+            return read_response(answer)
+        except ValueError as error:
+            raise Failure(UNREADABLE, str(error)) from None
+
+    def abort(self) -> None:
+        self._aborted = True
+        self._client.close()  # the call in flight ends CANCELLED
+
+    def close(self) -> None:
+        """Has to be called: a channel that is left to its destructor under gevent hangs the process at exit."""
+        self._client.close()
+
+
+def read_response(answer: Any) -> list[Tensor]:
+    """The outputs of a ModelInferResponse, raw or typed; raises ValueError where contents and outputs don't fit."""
+    raw = answer.raw_output_contents
+    if len(raw) == len(answer.outputs):
+        return [Tensor(y.name, y.datatype, tuple(y.shape), r) for y, r in zip(answer.outputs, raw, strict=True)]
+    if raw:
+        raise ValueError(f"{len(answer.outputs)} outputs with {len(raw)} raw contents")
+    return [
+        Tensor(y.name, y.datatype, tuple(y.shape), pack(y.datatype, getattr(y.contents, CONTENTS.get(y.datatype, ""), ())))
+        for y in answer.outputs
+    ]

@@ -1,0 +1,125 @@
+"""A REST client through tritonclient (geventhttpclient): binary tensors both ways over one kept-alive connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http.client import HTTPException
+from typing import Any
+
+import gevent
+from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+from clients.answers import Tensor, pack
+from clients.load.transports import Failure
+from clients.load.triton_grpc import arrays
+from clients.records import CONNECTION, ID_HEADER, TIMEOUT, UNREADABLE
+from clients.spec import LoadSpec
+
+
+def encode_rest(request: Any) -> list[Any]:
+    """tritonclient's inputs of one payload, as binary data; they are shared by all clients."""
+    return [
+        InferInput(name, shape, datatype).set_data_from_numpy(array, binary_data=True)
+        for name, shape, datatype, array in arrays(request)
+    ]
+
+
+class RestTransport:
+    """One client (transports.Transport) over HTTP/1.1."""
+
+    def __init__(self, spec: LoadSpec, inputs: Sequence[list[Any]]) -> None:
+        self._url = spec.url
+        self._model = spec.model
+        self._inputs = inputs
+        self._timeout_s = spec.load.timeout_s
+        self._client = self._open()
+        self._greenlet: Any = None
+        self._timer: Any = None
+        self._aborted = False
+
+    def _open(self) -> Any:
+        return InferenceServerClient(
+            self._url, concurrency=1, connection_timeout=self._timeout_s, network_timeout=self._timeout_s
+        )
+
+    def connect(self, timeout_s: float) -> None:
+        timer = gevent.Timeout.start_new(timeout_s)
+        try:
+            if not self._client.is_server_ready():
+                raise Failure(503, "the server says that it is not ready")
+        except gevent.Timeout:
+            raise Failure(TIMEOUT, f"no answer within {timeout_s} s") from None
+        except OSError as error:
+            raise Failure(CONNECTION, str(error)) from None
+        except HTTPException as error:
+            raise _failure_of_http(error) from None
+        finally:
+            timer.close()
+
+    def infer(self, payload: int, request_id: str) -> Any:
+        # network_timeout is for each read; the whole request needs a timer of its own
+        self._greenlet = gevent.getcurrent()
+        self._timer = gevent.Timeout.start_new(self._timeout_s)
+        try:
+            return self._client.infer(self._model, self._inputs[payload], headers={ID_HEADER: request_id})
+        except InferenceServerException as error:
+            raise Failure(_status_of(error), str(error)) from None
+        except (gevent.Timeout, TimeoutError):
+            self._reopen()
+            raise Failure(TIMEOUT, f"no whole answer within {self._timeout_s} s") from None
+        except OSError as error:
+            self._reopen()
+            raise Failure(CONNECTION, str(error)) from None
+        except HTTPException as error:
+            self._reopen()
+            raise _failure_of_http(error) from None
+        except (ValueError, KeyError, TypeError) as error:  # what tritonclient's decoder raises
+            raise Failure(UNREADABLE, f"{type(error).__name__}: {error}") from None
+        finally:
+            self._timer.close()
+            self._timer = None
+
+    def _reopen(self) -> None:
+        """A pool whose socket was interrupted may never hand one out again; a new one connects when it is used."""
+        self._client.close()
+        if not self._aborted:
+            self._client = self._open()
+
+    def tensors(self, result: Any) -> list[Tensor]:
+        try:
+            return _read(result)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Failure(UNREADABLE, f"{type(error).__name__}: {error}") from None
+
+    def abort(self) -> None:
+        self._aborted = True
+        if self._timer is not None:
+            gevent.kill(self._greenlet, self._timer)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _status_of(error: Any) -> int:
+    status = str(error.status())
+    return int(status) if status.isdigit() else UNREADABLE
+
+
+def _failure_of_http(error: HTTPException) -> Failure:
+    """geventhttpclient says with one class that the server closed too early and that it does not speak HTTP."""
+    return Failure(CONNECTION if "closed" in str(error) else UNREADABLE, f"{type(error).__name__}: {error}")
+
+
+def _read(result: Any) -> list[Tensor]:
+    """The outputs as raw bytes. `_buffer` is private, but the public as_numpy would decode BYTES for us to encode again."""
+    tensors, at = [], 0
+    for output in result.get_response()["outputs"]:
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            raw: bytes | bytearray = pack(output["datatype"], output["data"])
+        else:
+            raw = result._buffer[at : at + size]
+            at += size
+        tensors.append(Tensor(output["name"], output["datatype"], tuple(output["shape"]), raw))
+    return tensors

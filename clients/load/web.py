@@ -1,0 +1,22 @@
+"""Locust's web UI beside a run, to watch: it can neither start, stop nor reset anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from locust.stats import stats_history
+
+
+def serve(environment: Any, port: int) -> None:
+    """Serves it on 127.0.0.1:`port` from now on. Its percentiles are Locust's own rounded ones: for watching only."""
+    ui = environment.create_web_ui(host="127.0.0.1", port=port, delayed_start=True)
+    ui.app.before_request(_refuse_changes)
+    ui.start()
+    gevent.spawn(stats_history, environment.runner)
+
+
+def _refuse_changes() -> tuple[str, int] | None:
+    from flask import request
+
+    return None if request.method in ("GET", "HEAD", "OPTIONS") else ("this run is driven by its plan: watch only\n", 405)

@@ -1,0 +1,263 @@
+"""A worker: connects to the master, makes its share of the load, and delivers every record before it ends.
+
+`python -m clients.load.worker --host H --port P [--spool DIR]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import gevent
+import locust  # first of those that do I/O: it patches Python for gevent
+import psutil
+from locust.env import Environment
+
+from clients.load import messages
+from clients.load.session import Session
+from clients.load.transports import prepare
+from clients.load.triton_grpc import read_response
+from clients.load.users import LoadUser
+from clients.spec import LoadSpec
+from clients.spool import Spool
+
+TICK_S: Final = 0.5
+RESEND_S: Final = 5.0
+SPIN_NS: Final = 3_000_000  # gevent's timers are late by up to some ms: the last stretch before T0 is spun
+EARLY_DRAIN_S_MAX: Final = 5.0
+
+log = logging.getLogger("loadproof.worker")
+
+
+class Worker:
+    """One run: what arrives from the master, in order, and the greenlet that carries the run from T0 to the last record."""
+
+    def __init__(self, environment: Any, runner: Any, spool_directory: Path) -> None:
+        self._environment = environment
+        self._runner = runner
+        self._spool = Spool(spool_directory / f"loadproof-{os.getpid()}-{uuid.uuid4().hex[:8]}.spool")
+        self._session: Session | None = None
+        self._load: dict[str, Any] = {}
+        self._parcels = {"payloads": bytearray(), "answers": bytearray()}
+        self._started = False
+        self._process = psutil.Process()
+        self._cpu_s, self._cpu_read_s = _cpu_s(), time.monotonic()
+
+    def enlist(self) -> None:
+        """Registers for the master's messages and says hello."""
+        handlers = {
+            messages.LOAD: self._on_load,
+            messages.PART: self._on_part,
+            messages.PING: self._on_ping,
+            messages.START: self._on_start,
+            messages.CHUNK_TAKEN: self._on_chunk_taken,
+            messages.FINISH: self._on_finish,
+        }
+        for name, handler in handlers.items():
+            self._runner.register_message(name, handler)
+        self._send(
+            messages.HELLO,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            version=importlib.metadata.version("loadproof"),
+            machine=messages.machine(),
+            clock=messages.clock(),
+            spool=str(self._spool.path.absolute()),
+        )
+
+    def _send(self, name: str, **data: Any) -> None:
+        self._runner.send_message(name, data)
+
+    def _spawn(self, function: Any, *args: Any) -> None:
+        """A greenlet whose death by an exception is told to the master: nobody else would notice."""
+        gevent.spawn(function, *args).link_exception(lambda dead: self._fail(repr(dead.exception)))
+
+    def _fail(self, message: str) -> None:
+        log.error(message)
+        self._send(messages.FAILED, message=message)
+
+    def _on_load(self, environment: Any, msg: Any) -> None:
+        self._load = msg.data
+        log.info("worker %d", self._load["worker"])
+
+    def _on_part(self, environment: Any, msg: Any) -> None:
+        self._parcels[msg.data["parcel"]] += msg.data["data"]
+        self._send(messages.PART_TAKEN)
+        if all(len(self._parcels[name]) == size for name, size in self._load["sizes"].items()):
+            self._spawn(self._arm)
+
+    def _arm(self) -> None:
+        """Encodes the payloads, then waits for the users that Locust spawns to connect."""
+        try:
+            session = self._session = self._encode()
+        except ValueError as error:
+            self._fail(f"payloads or answers: {error}")
+            return
+        LoadUser.session = session
+        self._send(messages.LOADED)
+        runner = self._runner
+        while not session.trouble and not (0 < runner.target_user_count == len(session.transports)):
+            gevent.sleep(0.01)
+        if session.trouble:
+            self._fail(session.trouble)
+            return
+        # Payloads, answers and libraries live as long as the process: outside the collector's reach they cost no pauses.
+        gc.collect()
+        gc.freeze()
+        self._send(messages.ARMED, clients=len(session.transports))
+
+    def _encode(self) -> Session:
+        spec = LoadSpec.model_validate_json(self._load["spec"])
+        requests = messages.requests_in(bytes(self._parcels["payloads"]))
+        answers = [read_response(answer) for answer in messages.responses_in(bytes(self._parcels["answers"]))]
+        if answers and len(answers) != len(requests):
+            raise ValueError(f"{len(requests)} payloads with {len(answers)} answers")
+        self._parcels.clear()
+        return Session(
+            spec,
+            self._load["worker"],
+            len(requests),
+            answers,
+            prepare(spec, requests),
+            self._spool,
+            self._environment.events.request.fire,
+        )
+
+    def _on_ping(self, environment: Any, msg: Any) -> None:
+        self._send(messages.PONG, number=msg.data["number"], now_ns=time.monotonic_ns())
+
+    def _on_start(self, environment: Any, msg: Any) -> None:
+        if self._session is not None and not self._started:
+            self._started = True
+            self._session.begin(msg.data["t0_ns"], msg.data["first_client"])
+            self._spawn(self._run, self._session)
+
+    def _on_finish(self, environment: Any, msg: Any) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        """Ends the run early; without one, ends the program."""
+        if self._session is not None and self._started:
+            self._session.finish(min(self._session.spec.measure.drain_s, EARLY_DRAIN_S_MAX))
+        else:
+            self._runner.quit()
+
+    def _on_chunk_taken(self, environment: Any, msg: Any) -> None:
+        self._spool.acknowledge(msg.data["expected"])
+
+    def _run(self, session: Session) -> None:
+        """From T0 to the last acknowledged record."""
+        reporter = gevent.spawn(self._report_forever, session)
+        _wait_until(session)
+        session.go.set()
+        self._cpu_s, self._cpu_read_s = _cpu_s(), time.monotonic()
+        while self._runner.user_count and time.monotonic_ns() < session.give_up_ns:
+            gevent.sleep(0.02)
+        for transport in session.transports if self._runner.user_count else ():
+            transport.abort()
+        while self._runner.user_count:
+            gevent.sleep(0.02)
+        reporter.kill()
+        while True:
+            self._report(session)
+            if self._spool.delivered:
+                break
+            gevent.sleep(0.05)
+        if session.trouble:
+            self._fail(session.trouble)
+            return
+        self._send(messages.DONE, sent=session.sent, records=self._spool.rows)
+
+    def _report_forever(self, session: Session) -> None:
+        while True:
+            self._report(session)
+            gevent.sleep(TICK_S)
+
+    def _report(self, session: Session) -> None:
+        """Ships what is due, and says how the run and this process are."""
+        self._spool.flush()
+        now_s = time.monotonic()
+        for chunk in self._spool.due(now_s, RESEND_S):
+            self._send(messages.CHUNK, number=chunk.number, data=self._spool.read(chunk))
+        health = None
+        if now_s - self._cpu_read_s >= 1 - TICK_S / 2 and time.monotonic_ns() > session.t0_ns:
+            health = self._health(session, now_s)
+        self._send(
+            messages.REPORT,
+            sent=session.sent,
+            ok=session.ok,
+            failed=session.failed,
+            wrong=session.wrong,
+            in_flight=session.in_flight,
+            health=health,
+        )
+
+    def _health(self, session: Session, now_s: float) -> dict[str, Any]:
+        """A row of generator.jsonl: CPU since the last one, one core = 100."""
+        cpu_s = _cpu_s()
+        percent = (cpu_s - self._cpu_s) / (now_s - self._cpu_read_s) * 100
+        self._cpu_s, self._cpu_read_s = cpu_s, now_s
+        return {
+            "worker": session.worker,
+            "time_s": round((time.monotonic_ns() - session.t0_ns) / 1e9, 3),
+            "cpu_percent": round(percent, 1),
+            "rss_bytes": self._process.memory_info().rss,
+            "in_flight": session.in_flight,
+        }
+
+    def close(self) -> None:
+        """The spool file goes once the master has all of it; else it stays, and the log says where."""
+        delivered = self._spool.delivered
+        self._spool.close(remove=delivered)
+        if not delivered:
+            log.error("the master left before it had every record: the rest is in %s", self._spool.path)
+
+
+def _cpu_s() -> float:
+    times = os.times()
+    return times.user + times.system
+
+
+def _wait_until(session: Session) -> None:
+    """Returns at T0, or as soon as the run is finished early; not a nanosecond before."""
+    while (left_ns := session.t0_ns - time.monotonic_ns()) > 0 and not session.go.is_set():
+        gevent.sleep(0 if left_ns < SPIN_NS else min((left_ns - SPIN_NS) / 1e9, 0.1))
+
+
+def main() -> int:
+    """Runs one worker until the master lets it go."""
+    parser = argparse.ArgumentParser(prog="python -m clients.load.worker", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="where the master listens")
+    parser.add_argument("--port", type=int, default=5557)
+    parser.add_argument("--spool", type=Path, default=Path(tempfile.gettempdir()), help="directory of the record file")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    log.info("pid %d, Locust %s, master %s:%d", os.getpid(), locust.__version__, args.host, args.port)
+    environment = Environment(user_classes=[LoadUser])
+    try:
+        runner = environment.create_worker_runner(args.host, args.port)
+    except ConnectionError:
+        print(f"loadproof: no master answers at {args.host}:{args.port}", file=sys.stderr)
+        return 1
+    worker = Worker(environment, runner, args.spool)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, worker.finish)
+    worker.enlist()
+    runner.greenlet.join()
+    worker.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
