@@ -1,0 +1,156 @@
+"""`loadproof-server`: starts the model server on OVMS's flags, and ends it when SIGTERM or SIGINT comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import sys
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+
+from server import grpc_adapter, options, repository
+from server.engine import Engine
+from server.errors import StartError
+from server.metrics import Metrics
+from server.options import Options
+from server.plane import Plane
+from server.rest_adapter import RestApp
+
+DRAIN_S: Final = 30.0  # requests in flight at the end of the server get this long
+KEEP_ALIVE_S: Final = (
+    3600  # an idle connection is the client's to close: closing it here would race with its next request
+)
+
+log = logging.getLogger("loadproof-server")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script: 0 after a signal, 2 for wrong flags, 1 for a model that does not load or a busy port."""
+    try:
+        chosen = options.parse(arguments)
+        _set_up_log(chosen.log_level)
+        uvloop.run(serve(chosen))
+    except StartError as error:
+        print(f"loadproof-server: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+async def serve(chosen: Options) -> None:
+    """Loads the model, serves both protocols in this event loop, and drains on a signal; raises StartError."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    file = repository.find(chosen.model_path)
+    engine = Engine(file.path, chosen.target_device, chosen.plugin_config, chosen.nireq)
+    plane = Plane(Metrics())
+    plane.add_model(chosen.model_name, file.version, engine)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(engine.close)
+        if chosen.rest_port:
+            await _start_rest(stack, plane, chosen)
+        if chosen.port:
+            await _start_grpc(stack, plane, chosen)
+        gc.freeze()  # what is here stays: the collector need not walk it
+        log.info("%s", _ready_line(chosen, file.version, engine))
+        await stopping.wait()
+        plane.ready = False
+        log.info("stopping: requests in flight get %.0f s", DRAIN_S)
+    log.info("stopped")
+
+
+async def _start_grpc(stack: contextlib.AsyncExitStack, plane: Plane, chosen: Options) -> None:
+    server = grpc_adapter.build(plane, _host_port(chosen.grpc_bind_address, chosen.port))
+    await server.start()
+    stack.push_async_callback(server.stop, DRAIN_S)
+
+
+async def _start_rest(stack: contextlib.AsyncExitStack, plane: Plane, chosen: Options) -> None:
+    app = RestApp(plane, metrics_enabled=chosen.metrics_enable)
+    listener = _listen(chosen.rest_bind_address, chosen.rest_port)
+    server = RestServer(rest_config(app))
+    task = asyncio.create_task(server.serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+
+    async def stop() -> None:
+        server.should_exit = True
+        await task
+
+    stack.push_async_callback(stop)
+
+
+class RestServer(uvicorn.Server):
+    """Uvicorn, but signals are the caller's."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return contextlib.nullcontext()
+
+
+def rest_config(app: Any) -> uvicorn.Config:
+    """Uvicorn's settings: nothing in the request's way that Loadproof does not use."""
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(DRAIN_S),
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"--rest_port: {_host_port(host, port)} cannot be bound ({error.strerror}): choose a free port"
+        ) from None
+    return listener
+
+
+def _host_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _ready_line(chosen: Options, version: str, engine: Engine) -> str:
+    places = [
+        f"{protocol} {_host_port(host, port)}"
+        for protocol, host, port in (
+            ("gRPC", chosen.grpc_bind_address, chosen.port),
+            ("REST", chosen.rest_bind_address, chosen.rest_port),
+        )
+        if port
+    ]
+    return (
+        f"serving {chosen.model_name} version {version} on {chosen.target_device} with {engine.nireq} infer requests "
+        f"and {engine.streams} streams: {', '.join(places)}"
+    )
+
+
+def _set_up_log(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if level == "TRACE" else level,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

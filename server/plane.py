@@ -1,0 +1,183 @@
+"""The data plane: finds the model, checks a request against its metadata, runs it and counts it; no protocol in it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+from server.engine import Answer, Engine, TensorSpec
+from server.errors import InvalidRequest, NotFound, ServingError
+from server.metrics import Metrics, ModelMetrics
+from server.tensors import DATATYPES, Array
+
+SERVER_NAME: Final = "loadproof-server"
+PLATFORM: Final = "OpenVINO"
+EXTENSIONS: Final = ("binary_tensor_data",)
+
+
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """An input as it came: `data` in any form, and the function of `server.tensors` that reads this form."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    data: Any
+    read: Callable[[str, str, Sequence[int], Any], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model by its served name and version."""
+
+    name: str
+    version: str
+    engine: Engine
+    metrics: ModelMetrics
+    input_positions: dict[str, int] = field(init=False)
+    output_positions: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_positions", _positions(self.engine.inputs))
+        object.__setattr__(self, "output_positions", _positions(self.engine.outputs))
+
+    def read_inputs(self, given: Sequence[InputTensor]) -> list[Array]:
+        """The model's inputs, in its order; raises InvalidRequest that names the first input that is wrong."""
+        arrays: list[Array | None] = [None] * len(self.engine.inputs)
+        for tensor in given:
+            position = self.input_positions.get(tensor.name)
+            if position is None:
+                raise InvalidRequest(
+                    f"input {_quoted(tensor.name)}: unknown; {self.name} has {_names(self.engine.inputs)}"
+                )
+            if arrays[position] is not None:
+                raise InvalidRequest(f"input {tensor.name}: given twice")
+            arrays[position] = _read(tensor, self.engine.inputs[position])
+        missing = [spec.name for spec, array in zip(self.engine.inputs, arrays, strict=True) if array is None]
+        if missing:
+            raise InvalidRequest(f"input {missing[0]}: missing")
+        return [array for array in arrays if array is not None]
+
+    def wanted_outputs(self, names: Sequence[str]) -> Sequence[int]:
+        """The positions of the outputs asked for; none named means all."""
+        if not names:
+            return range(len(self.engine.outputs))
+        for name in names:
+            if name not in self.output_positions:
+                raise InvalidRequest(f"output {_quoted(name)}: unknown; {self.name} has {_names(self.engine.outputs)}")
+        if len(set(names)) < len(names):
+            raise InvalidRequest(f"output {max(names, key=names.count)}: asked for twice")
+        return [self.output_positions[name] for name in names]
+
+    async def infer(self, inputs: Sequence[InputTensor], outputs: Sequence[str]) -> Answer:
+        """The answer, once an infer request was free; the times go into the model's metrics."""
+        wanted = self.wanted_outputs(outputs)
+        arrays = self.read_inputs(inputs)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self.engine.submit(arrays, wanted, lambda result: _hand_over(loop, future, result))
+        answer = await future
+        self.metrics.wait_time.observe(answer.wait_us)
+        self.metrics.inference_time.observe(answer.inference_us)
+        return answer
+
+
+class Call:
+    """A ModelInfer request on its way: `with plane.call(...)` counts it once, as success or as failure."""
+
+    __slots__ = ("_interface", "_metrics", "_plane", "_started_ns")
+
+    def __init__(self, plane: Plane, interface: str) -> None:
+        self._plane = plane
+        self._interface = interface
+        self._metrics = plane.metrics.unknown
+
+    def model(self, name: str, version: str) -> ServedModel:
+        """The model that the request names, in whose metrics the request counts from here on."""
+        model = self._plane.model(name, version)
+        self._metrics = model.metrics
+        model.metrics.current_requests += 1
+        return model
+
+    def __enter__(self) -> Self:
+        self._started_ns = time.perf_counter_ns()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        counts = self._metrics.interfaces[self._interface]
+        if kind is None:
+            counts.success += 1
+            counts.request_time.observe((time.perf_counter_ns() - self._started_ns) / 1e3)
+        else:
+            counts.fail += 1
+        if self._metrics is not self._plane.metrics.unknown:
+            self._metrics.current_requests -= 1
+
+
+class Plane:
+    """The served models and the state of the server."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.ready = True
+        self._models: dict[str, ServedModel] = {}
+
+    def add_model(self, name: str, version: str, engine: Engine) -> None:
+        self._models[name] = ServedModel(name, version, engine, self.metrics.add_model(name, version, engine.streams))
+
+    def model(self, name: str, version: str = "") -> ServedModel:
+        """The model; an empty version is the one that is served. Raises NotFound."""
+        model = self._models.get(name)
+        if model is None:
+            raise NotFound(f"model {_quoted(name)}: unknown; this server has {', '.join(self._models)}")
+        if version not in ("", model.version):
+            raise NotFound(f"version {_quoted(version)} of model {name}: unknown; this server has {model.version}")
+        return model
+
+    def call(self, interface: str) -> Call:
+        return Call(self, interface)
+
+
+def _read(tensor: InputTensor, spec: TensorSpec) -> Array:
+    if tensor.datatype != spec.datatype:
+        known = "" if tensor.datatype in DATATYPES else ", which is no KServe datatype"
+        raise InvalidRequest(
+            f"input {spec.name}: datatype must be {spec.datatype}, not {_quoted(tensor.datatype)}{known}"
+        )
+    if not spec.accepts(tensor.shape):
+        raise InvalidRequest(f"input {spec.name}: shape must be {list(spec.shape)}, not {_short(tensor.shape)}")
+    return tensor.read(f"input {spec.name}", spec.datatype, tensor.shape, tensor.data)
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Answer], result: Answer | ServingError) -> None:
+    loop.call_soon_threadsafe(_settle, future, result)
+
+
+def _settle(future: asyncio.Future[Answer], result: Answer | ServingError) -> None:
+    if future.cancelled():  # the client went away; its infer request is free again all the same
+        return
+    if isinstance(result, ServingError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _positions(specs: Sequence[TensorSpec]) -> dict[str, int]:
+    return {spec.name: position for position, spec in enumerate(specs)}
+
+
+def _names(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(spec.name for spec in specs)
+
+
+def _quoted(text: str) -> str:
+    """A client's own text, bounded, for a message."""
+    return repr(text if len(text) <= 100 else text[:100] + "...")
+
+
+def _short(shape: Sequence[int]) -> str:
+    return str(list(shape[:16])) if len(shape) <= 16 else f"{list(shape[:16])} and {len(shape) - 16} dimensions more"

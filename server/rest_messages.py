@@ -1,0 +1,173 @@
+"""The body of a REST inference request and of its answer: KServe v2's JSON, alone or followed by binary tensors.
+
+Sources: the KServe v2 REST specification and its binary tensor data extension. NaN and infinities are written and read
+as Python and RapidJSON do (`NaN`, `Infinity`), though JSON has no such numbers: binary data is exact everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from server import tensors
+from server.engine import Answer
+from server.errors import InvalidRequest
+from server.plane import InputTensor, ServedModel
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+_BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
+_HEADER_LENGTH: Final = b"inference-header-content-length"
+_MAX_RANK: Final = 64  # numpy's own limit
+
+
+@dataclass(frozen=True, slots=True)
+class InferMessage:
+    """A parsed request: what to answer under which id, and which outputs go out binary."""
+
+    request_id: str
+    inputs: list[InputTensor]
+    output_names: list[str]
+    binary: Mapping[str, bool]
+    binary_default: bool
+
+
+def parse(body: bytes, header_length: bytes | None) -> InferMessage:
+    """The request in `body`; `header_length` is the header Inference-Header-Content-Length. Raises InvalidRequest."""
+    length = _json_length(body, header_length)
+    content = _object(_load(body[:length] if length < len(body) else body), "body")
+    inputs, used = _inputs(content, memoryview(body)[length:], has_header=header_length is not None)
+    if length + used != len(body):
+        raise InvalidRequest(
+            f"body: {len(body) - length} bytes of binary data where binary_data_size adds up to {used}"
+        )
+    outputs = [_object(output, "outputs") for output in _list(content, "outputs")]
+    names = [_text(output, "name", "outputs") for output in outputs]
+    binary_default = _flag(content, "binary_data_output", default=False)
+    binary = {
+        name: _flag(output, "binary_data", default=binary_default) for name, output in zip(names, outputs, strict=True)
+    }
+    return InferMessage(_text(content, "id", "body", default=""), inputs, names, binary, binary_default)
+
+
+def encode(model: ServedModel, message: InferMessage, answer: Answer) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the answer; raises InvalidRequest where an output has no JSON form."""
+    outputs: list[dict[str, Any]] = []
+    chunks: list[bytes] = []
+    for output in answer.outputs:
+        spec = output.spec
+        entry: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": output.shape}
+        if message.binary.get(spec.name, message.binary_default):
+            entry["parameters"] = {"binary_data_size": len(output.raw)}
+            chunks.append(output.raw)
+        else:
+            entry["data"] = tensors.to_json(f"output {spec.name}", spec.datatype, output.raw)
+        outputs.append(entry)
+    content: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
+    if message.request_id:
+        content["id"] = message.request_id
+    header = json.dumps(content).encode()
+    if not chunks:
+        return 200, [JSON_TYPE], header
+    return 200, [_BINARY_TYPE, (_HEADER_LENGTH, str(len(header)).encode())], b"".join((header, *chunks))
+
+
+def _json_length(body: bytes, header_length: bytes | None) -> int:
+    if header_length is None:
+        return len(body)
+    if not header_length.isdigit() or not 0 < int(header_length) <= len(body):
+        shown = header_length[:20].decode("latin-1")
+        raise InvalidRequest(
+            f"header Inference-Header-Content-Length: {shown!r} is not within the body's {len(body)} bytes"
+        )
+    return int(header_length)
+
+
+def _load(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except UnicodeDecodeError:
+        raise InvalidRequest(
+            "body: not UTF-8; is the header Inference-Header-Content-Length missing before binary data?"
+        ) from None
+    except RecursionError:
+        raise InvalidRequest("body: JSON nested too deeply") from None
+    except ValueError as error:
+        raise InvalidRequest(
+            f"body: broken JSON: {error}; binary data needs the header Inference-Header-Content-Length"
+        ) from None
+
+
+def _inputs(content: dict[str, Any], binary: memoryview, *, has_header: bool) -> tuple[list[InputTensor], int]:
+    """The inputs, and how many bytes of `binary` they take, in their order."""
+    inputs: list[InputTensor] = []
+    used = 0
+    for entry in _list(content, "inputs"):
+        tensor = _object(entry, "inputs")
+        name = _text(tensor, "name", "inputs")
+        field = f"input {name[:100]}"
+        datatype = _text(tensor, "datatype", field)
+        shape = _shape(tensor, field)
+        parameters = _parameters(tensor, field)
+        if "shared_memory_region" in parameters:
+            raise InvalidRequest(f"{field}: shared_memory_region is not supported; send the data")
+        if "binary_data_size" not in parameters:
+            if "data" not in tensor:
+                raise InvalidRequest(f"{field}: data is missing")
+            inputs.append(InputTensor(name, datatype, shape, tensor["data"], tensors.from_json))
+            continue
+        size = parameters["binary_data_size"]
+        if not has_header:
+            raise InvalidRequest(f"{field}: binary_data_size needs the header Inference-Header-Content-Length")
+        if "data" in tensor:
+            raise InvalidRequest(f"{field}: has data beside binary_data_size; send one of them")
+        if type(size) is not int or not 0 <= size <= len(binary) - used:
+            raise InvalidRequest(
+                f"{field}: binary_data_size {size!r:.40} is not within the {len(binary) - used} bytes left"
+            )
+        inputs.append(InputTensor(name, datatype, shape, binary[used : used + size], tensors.from_raw))
+        used += size
+    return inputs, used
+
+
+def _shape(tensor: dict[str, Any], field: str) -> list[int]:
+    shape = tensor.get("shape")
+    if (
+        not isinstance(shape, list)
+        or any(type(size) is not int or size < 0 for size in shape)
+        or len(shape) > _MAX_RANK
+    ):
+        raise InvalidRequest(f"{field}: shape must be a list of whole numbers")
+    return shape
+
+
+def _list(content: dict[str, Any], key: str) -> list[Any]:
+    value = content.get(key, [])
+    if not isinstance(value, list):
+        raise InvalidRequest(f"{key}: must be a list")
+    return value
+
+
+def _object(value: Any, field: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{field}: must be a JSON object")
+    return value
+
+
+def _text(content: dict[str, Any], key: str, field: str, default: str | None = None) -> str:
+    value = content.get(key, default)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{field}: {key} must be a string")
+    return value
+
+
+def _parameters(content: dict[str, Any], field: str) -> dict[str, Any]:
+    return _object(content.get("parameters", {}), f"{field}: parameters")
+
+
+def _flag(content: dict[str, Any], key: str, *, default: bool) -> bool:
+    value = _parameters(content, "outputs" if key == "binary_data" else "body").get(key, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"parameters.{key}: must be true or false")
+    return value
