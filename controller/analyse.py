@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def campaign(directory: Path) -> dict[str, Any]:
         "schema": rundir.SCHEMA,
         "campaign": {**head, "runs_planned": len(planned), "runs_missing": len(planned) - len(begun)},
         "runs": runs,
+        "repeats": spread(runs),
     }
     rundir.write_summary(directory, summary, [row(one) for one in runs])
     return summary
@@ -65,8 +67,8 @@ def run(directory: Path, planned: Mapping[str, Any]) -> dict[str, Any]:
         "complete": bool(facts),
     }
     verdict, reasons = checks.judge(result)
-    result |= {"verdict": verdict, "reasons": reasons, "notes": _notes(facts, result, has_metrics)}
-    return {**result, "slo": slo(result)}
+    judged = {"verdict": verdict, "reasons": reasons, "notes": _notes(facts, result, has_metrics), "slo": slo(result)}
+    return judged | result
 
 
 def metrics(result: Mapping[str, Any]) -> dict[str, float | None]:
@@ -96,6 +98,18 @@ def slo(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def spread(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each spec that ran more than once: its runs, and [min, median, max] of each metric that all of them have."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for one in runs:
+        alike.setdefault(json.dumps(one["spec"], sort_keys=True), []).append(one)
+    return [
+        {"runs": [one["name"] for one in group], "metrics": _spread([metrics(one) for one in group])}
+        for group in alike.values()
+        if len(group) > 1
+    ]
+
+
 def exit_code(summary: Mapping[str, Any]) -> Exit:
     """INVALID comes before a broken SLO: a figure that can't be trusted neither keeps nor breaks a limit."""
     runs = summary["runs"]
@@ -118,6 +132,15 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
         **metrics(result),
         **{f"{name}_requests": count for name, count in seen.items()},
         "slo_ok": all(limit["ok"] for limit in result["slo"]),
+    }
+
+
+def _spread(rows: Sequence[Mapping[str, float | None]]) -> dict[str, list[float]]:
+    columns = {name: [value for one in rows if (value := one[name]) is not None] for name in rows[0]}
+    return {
+        name: [min(values), float(np.median(values)), max(values)]
+        for name, values in columns.items()
+        if len(values) == len(rows)
     }
 
 
@@ -182,5 +205,5 @@ def _notes(facts: Mapping[str, Any], result: Mapping[str, Any], has_metrics: boo
     absent = {name: least for name, p in statistics.PERCENTILES.items() if good < (least := statistics.MINIMUM[p])}
     if good and absent:
         wanted = ", ".join(f"{name.replace('_', '.')} {least:,}" for name, least in absent.items())
-        notes.append(f"{good:,} good answers are too few for: {wanted} (the least that stands behind each).")
+        notes.append(f"Too few good answers for these percentiles, and how many each needs: {wanted}.")
     return notes

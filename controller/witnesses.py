@@ -91,7 +91,7 @@ def breakdown_ms(
     """Where a request's mean time goes, in ms: parts that add up to the client's mean; null where a witness is missing.
 
     `balancer` holds the network between balancer and server; a direct run has none, and there `client_network` reaches
-    to the server. The witnesses' windows differ by the requests at their edges, so that a tiny part can come out below 0.
+    to the server. The witnesses' windows differ by the requests at their edges, so that a tiny part can fall below 0.
     """
     balancer, inner = means["balancer"], means["server"]
     queue, inference = server_parts["server_queue"], server_parts["inference"]

@@ -1,0 +1,100 @@
+"""How figures and facts are put into words: shared by the HTML and markdown reports and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+ABSENT: Final = "—"
+PARTS: Final = {
+    "client_network": "client + network",
+    "balancer": "balancer",
+    "server_queue": "server queue",
+    "inference": "inference",
+    "server_rest": "rest of the server",
+}
+_RANK: Final = {"VALID": 0, "FLAGGED": 1, "INVALID": 2}
+
+
+def count(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def figure(value: float | None) -> str:
+    """Three digits or so: 0.754, 8.01, 12.3, 1,234."""
+    if value is None:
+        return ABSENT
+    size = abs(value)
+    digits = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def bounds(latency_ms: Mapping[str, Any], name: str) -> str:
+    """The percentile's confidence bounds, `12.0 to 12.5`; an open side is told as such."""
+    low, high = latency_ms["low"][name], latency_ms["high"][name]
+    if low is None and high is None:
+        return ABSENT
+    return f"{figure(low)} to {figure(high)}" if high is not None else f"{figure(low)} or more"
+
+
+def of_witness(value: Any) -> str:
+    """A witness's figure: exact, or the [low, high] of the bucket that it lies in."""
+    if isinstance(value, list):
+        low, high = value
+        return f"{figure(low)} to {figure(high)}" if high is not None else f"over {figure(low)}"
+    return figure(value)
+
+
+def verdict(runs: list[Mapping[str, Any]]) -> str:
+    """The campaign's verdict is its worst run's; a campaign without runs has nothing to trust."""
+    return max((str(one["verdict"]) for one in runs), key=_RANK.__getitem__, default="INVALID")
+
+
+def agreement(run: Mapping[str, Any]) -> str:
+    """The witnesses' counts over the whole run in a line, the balancer's log among them where it differs.
+
+    Counts may differ and yet agree, when each missing request is accounted for: then no sign stands between them.
+    """
+    seen = {name: witness["requests"] for name, witness in run["witnesses"].items() if witness}
+    rows = run["reconcile"].get("balancer_rows")
+    if rows != seen.get("balancer"):
+        seen["balancer's log"] = rows
+    differ = " ≠ " if run["reconcile"]["differences"] else ", "
+    words, last = "", None
+    for name, number in seen.items():
+        words += (" = " if number == last else differ) if words else ""
+        words, last = f"{words}{name} {count(number)}", number
+    return words
+
+
+def load(spec: Mapping[str, Any]) -> str:
+    """What was offered, in a line."""
+    plan = spec.get("load", {})
+    clients, processes = plan.get("clients", 0), plan.get("processes", 1)
+    words = [
+        f"{clients:,} client{'s' * (clients != 1)} in {processes} process{'es' * (processes != 1)}",
+        f"{plan.get('arrivals', 'closed')} loop",
+        {"grpc": "gRPC", "rest": "REST"}.get(plan.get("protocol", ""), ""),
+        "direct" if plan.get("via") == "direct" else "through the balancer",
+        f"batch {plan.get('batch', 1)}",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def settings(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The resolved plan as `section.key` and value, without what is empty."""
+    for section, keys in spec.items():
+        for key, value in keys.items():
+            if value not in (None, {}, []):
+                yield f"{section}.{key}", str(value)
+
+
+def environment(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The recorded environment, nested keys joined by a dot, sizes in GiB."""
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from environment(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and key.endswith("_bytes"):
+            yield f"{prefix}{key.removesuffix('_bytes')}", f"{value / 2**30:.1f} GiB"
+        elif value not in (None, "", []):
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
