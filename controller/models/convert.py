@@ -1,0 +1,69 @@
+"""Brings model files into the repository; the one place of the controller that uses OpenVINO, loaded when needed."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from controller.errors import LoadproofError
+
+SERVED_AS_THEY_ARE: Final = (".onnx", ".tflite", ".xml")
+
+
+def runtime() -> Any:
+    """The openvino module, with its operation set 13."""
+    try:
+        importlib.import_module("openvino.opset13")
+        return importlib.import_module("openvino")
+    except ImportError:
+        raise LoadproofError(
+            "OpenVINO is not installed here, and this model needs it: pip install 'loadproof[server]'"
+        ) from None
+
+
+def place(source: Path, directory: Path) -> None:
+    """Put the model at `source` into the version directory as `model.*`, readable by OpenVINO; else LoadproofError.
+
+    ONNX, TFLite and IR are copied; what else OpenVINO's frontends read (a TensorFlow SavedModel directory or frozen
+    graph, PaddlePaddle) becomes FP32 IR, and so does an ONNX file that keeps its weights in files beside it.
+
+    Core.read_model has the frontends of openvino.convert_model; convert_model itself sends usage statistics out.
+    """
+    core = runtime().Core()
+    model = _read(core, source)
+    if source.suffix.lower() in SERVED_AS_THEY_ARE:
+        copy = directory / f"model{source.suffix.lower()}"
+        shutil.copyfile(source, copy)
+        weights = source.with_suffix(".bin")
+        if copy.suffix == ".xml" and weights.exists():
+            shutil.copyfile(weights, copy.with_suffix(".bin"))
+        if _stands_alone(core, copy):
+            return
+        copy.unlink()
+    save(model, directory)
+
+
+def save(model: Any, directory: Path) -> None:
+    """Write an openvino.Model as IR, in the precision that it has (OpenVINO's default would halve FP32 weights)."""
+    runtime().save_model(model, directory / "model.xml", compress_to_fp16=False)
+
+
+def _read(core: Any, path: Path) -> Any:
+    try:
+        return core.read_model(path)
+    except RuntimeError as error:
+        raise LoadproofError(
+            f"{path}: OpenVINO cannot read this model; allowed: ONNX, TFLite, OpenVINO IR (.xml beside its .bin), "
+            "PaddlePaddle, a TensorFlow SavedModel directory or frozen graph",
+            detail=str(error).strip(),
+        ) from None
+
+
+def _stands_alone(core: Any, path: Path) -> bool:
+    try:
+        core.read_model(path)
+    except RuntimeError:
+        return False
+    return True
