@@ -24,7 +24,7 @@ EXACT: Final = {
 
 
 class Tensor(NamedTuple):
-    """One output as it came: `raw` is KServe's raw content (little endian, row major; BYTES: 4-byte length + bytes each)."""
+    """One output as it came; `raw` is KServe's raw content: little endian, row major, BYTES with 4-byte lengths."""
 
     name: str
     datatype: str

@@ -119,7 +119,7 @@ class Receiver:
         self._file = path.open("xb", buffering=0)
 
     def receive(self, number: int, data: bytes) -> int:
-        """Appends the chunk if it is the next one (another is a resend, or follows a lost one); returns what is expected next.
+        """Appends the chunk if it is the next one; another is a resend or follows a lost one. Returns the expected.
 
         Raises ValueError where the data is not whole rows.
         """
@@ -131,7 +131,7 @@ class Receiver:
         return self.expected
 
     def recover(self, spool: Path) -> int:
-        """Appends what a lost worker's spool file holds beyond the chunks that came; returns the number of rows found."""
+        """Appends what a lost worker's spool file holds beyond the chunks that came: so many rows."""
         with spool.open("rb") as file:
             file.seek(self.rows * RECORD.itemsize)
             data = file.read()

@@ -1,8 +1,8 @@
 """A small real KServe server (gRPC and REST, binary extension) that logs every request it sees and lies on demand.
 
-Its model answers `y = 2 x` (FP32, any shape). It runs in a process of its own: `python tests/truth_server.py --log FILE`
-prints its two ports as one JSON line. Each request becomes one JSON line in the log: id, arrival and departure
-(CLOCK_MONOTONIC ns), protocol, the client's address, and what was done to it.
+Its model answers `y = 2 x` (FP32, any shape). It runs in a process of its own: `python tests/truth_server.py
+--log FILE` prints its two ports as one JSON line. Each request becomes one JSON line in the log: id, arrival and departure
+(monotonic ns), protocol, the client's address, and what was done to it.
 """
 
 from __future__ import annotations
@@ -41,18 +41,22 @@ class Truth:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: int = 0
 
-    def arrive(self) -> str:
-        """Counts one request and waits its service time; returns "ok" or the lie that it will get."""
+    def serve(self, name: str, protocol: str, peer: str) -> str:
+        """Counts and logs one request, and takes its service time; returns "ok" or the lie that it will get."""
+        arrived_ns = time.monotonic_ns()
         with self._lock:
             self._seen += 1
             deed = self.lie if self.every and self._seen % self.every == 0 else "ok"
-        time.sleep(self.stall_s if deed == "stall" else self.delay_s)
-        return deed
-
-    def write(self, **entry: Any) -> None:
+        if deed != "stall":
+            time.sleep(self.delay_s)
+        entry = {"id": name, "protocol": protocol, "peer": peer, "did": deed}
+        line = json.dumps({**entry, "arrived_ns": arrived_ns, "left_ns": time.monotonic_ns()})
         with self._lock:
-            self.log.write(json.dumps(entry) + "\n")
+            self.log.write(line + "\n")
             self.log.flush()
+        if deed == "stall":
+            time.sleep(self.stall_s)
+        return deed
 
 
 def double(raw: bytes, deed: str) -> bytes:
@@ -64,7 +68,7 @@ def double(raw: bytes, deed: str) -> bytes:
 
 
 def cut(peer: str) -> None:
-    """Closes this process's TCP connection to `peer` (`ipv4:127.0.0.1:1234`) below gRPC's feet, as a dying network would."""
+    """Closes this process's TCP connection to `peer` (`ipv4:127.0.0.1:1234`) without gRPC's knowledge."""
     port = int(peer.rpartition(":")[2])
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -89,11 +93,8 @@ class Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         return service_pb2.ModelReadyResponse(ready=True)
 
     def ModelInfer(self, request: Any, context: Any) -> Any:
-        arrived_ns = time.monotonic_ns()
         name = dict(context.invocation_metadata()).get(ID_HEADER, "")
-        deed = self._truth.arrive()
-        entry = {"id": name, "protocol": "grpc", "peer": context.peer(), "did": deed, "arrived_ns": arrived_ns}
-        self._truth.write(**entry, left_ns=time.monotonic_ns())
+        deed = self._truth.serve(name, "grpc", context.peer())
         if deed == "drop":
             cut(context.peer())
         if deed == "error":
@@ -121,12 +122,9 @@ class Rest(BaseHTTPRequestHandler):
         self._send(200, b"{}")
 
     def do_POST(self) -> None:
-        arrived_ns = time.monotonic_ns()
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        deed = self.truth.arrive()
         peer = f"ipv4:{self.client_address[0]}:{self.client_address[1]}"
-        entry = {"id": self.headers[ID_HEADER], "protocol": "rest", "peer": peer, "did": deed, "arrived_ns": arrived_ns}
-        self.truth.write(**entry, left_ns=time.monotonic_ns())
+        deed = self.truth.serve(self.headers[ID_HEADER], "rest", peer)
         if deed == "error":
             self._send(429, b'{"error": "told to fail"}')
         elif deed == "garbage":
@@ -163,9 +161,13 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=0)
     parser.add_argument("--stall-s", type=float, default=60)
     args = parser.parse_args()
-    truth = Truth(Path(args.log).open("w"), args.delay_ms / 1000, args.lie, args.every, args.stall_s)
-    pool = ThreadPoolExecutor(64)
-    server = grpc.server(pool, options=[("grpc.max_receive_message_length", 2**30), ("grpc.so_reuseport", 0)])
+    with Path(args.log).open("w") as log:
+        run(Truth(log, args.delay_ms / 1000, args.lie, args.every, args.stall_s))
+
+
+def run(truth: Truth) -> None:
+    """Serves until SIGTERM."""
+    server = grpc.server(ThreadPoolExecutor(64), options=[("grpc.max_receive_message_length", 2**30)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Grpc(truth), server)
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     server.start()

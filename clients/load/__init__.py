@@ -1,1 +1,1 @@
-"""The load-generating programs: a Locust master and its workers (the only package that imports Locust, which patches Python)."""
+"""The load-generating programs, a Locust master and its workers: all that imports Locust, which patches Python."""

@@ -64,10 +64,16 @@ class Node:
         """Nothing more is expected of it."""
         return self.done or self.lost is not None
 
-    def death(self) -> str | None:
-        """Why it counts as lost now; None while it lives."""
+    @property
+    def dead(self) -> str | None:
+        """Says so where it is a process of this machine that is gone: at once, where heartbeats take seconds."""
         if self._process is not None and not _lives(self._process):
             return f"worker {self.number} (pid {self.pid}) died"
+        return None
+
+    @property
+    def silent(self) -> str | None:
+        """Says so where its reports stopped coming: hung, or cut off."""
         if time.monotonic() - self.heard_s > SILENT_S_MAX:
             return f"worker {self.number} (pid {self.pid} on {self.host}) was not heard of for {SILENT_S_MAX:g} s"
         return None
@@ -83,7 +89,7 @@ class Node:
         self.lost = f"{self.lost}; {rows} records were recovered from its spool file"
 
     def measure_clock(self, send: Any) -> None:
-        """Round trip and clock offset from the quickest of some exchanges (Cristian's method: the reply lies in the middle)."""
+        """Round trip and clock offset, from the quickest of some exchanges (Cristian 1989: the reply is its middle)."""
         best_ns = 2**62
         for number in range(PINGS):
             sent_ns = time.monotonic_ns()

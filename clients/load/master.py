@@ -1,4 +1,4 @@
-"""The master: brings up the workers, gives them spec, payloads and T0, gathers their records, and ends with all of them.
+"""The master: gives the workers spec, payloads and T0, gathers their records, and ends with all of them.
 
 `python -m clients.load.master --spec SPEC.json --payloads payloads.bin [--answers answers.bin] --out DIR
 [--host 127.0.0.1] [--port P] [--web PORT]`. Standard output is JSON lines (events); exit 0 when every worker
@@ -13,6 +13,8 @@ import logging
 import signal
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,14 +32,18 @@ WORKERS_TIMEOUT_S: Final = 60.0
 ARM_TIMEOUT_S: Final = 120.0
 DELIVER_TIMEOUT_S: Final = 60.0
 T0_AHEAD_S_MIN: Final = 2.0
-PROGRESS_S: Final = 0.5
+PROGRESS_NS: Final = 500_000_000
 POLL_S: Final = 0.05
 
 log = logging.getLogger("loadproof.master")
 
 
 class LoadFailed(Exception):
-    """The run cannot start; one clear line."""
+    """The run cannot start or go on; one clear line."""
+
+
+class Stopped(Exception):
+    """Told to stop before anything was sent."""
 
 
 def say(event: str, **fields: Any) -> None:
@@ -56,10 +62,12 @@ class Master:
         self._nodes: dict[str, Node] = {}
         self._trouble: str | None = None
         self._t0_ns: int | None = None
+        self._t0_epoch_us: int | None = None
         self._stopped = False
+        self._seen: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=5)  # (elapsed_s, ok): the rate is over 2 s
         (out / "records").mkdir(parents=True)
         self._health = (out / "generator.jsonl").open("x", buffering=1)
-        handlers = {
+        handlers: dict[str, Callable[[Any, Any], Any]] = {
             messages.HELLO: self._on_hello,
             messages.PART_TAKEN: lambda node, data: node.part_taken.set(),
             messages.LOADED: lambda node, data: node.loaded.set(),
@@ -77,9 +85,6 @@ class Master:
         """Sends nothing more: the run ends early, with what it has."""
         log.info("told to stop")
         self._stopped = True
-        for node in self._nodes.values():
-            if self._t0_ns is not None and not node.over:
-                self._send(messages.FINISH, None, node.identity)
 
     def run(self) -> int:
         """From the first worker to the last record; the exit code."""
@@ -89,7 +94,9 @@ class Master:
             self._start()
             self._watch()
         except LoadFailed as failure:
-            self._trouble = self._trouble or str(failure)
+            self._trouble = str(failure)
+        except Stopped:
+            log.info("stopped before T0")
         return self._end()
 
     # what the workers say
@@ -100,7 +107,10 @@ class Master:
                 handler(msg.node_id, msg.data)
             elif (node := self._nodes.get(msg.node_id)) and node.lost is None:
                 node.heard_s = time.monotonic()
-                handler(node, msg.data)
+                try:
+                    handler(node, msg.data)
+                except (OSError, ValueError) as error:  # Locust would only log it; a full disk ends the run
+                    self._trouble = self._trouble or f"worker {node.number}, {name}: {error}"
 
         return listen
 
@@ -147,31 +157,28 @@ class Master:
         self._runner.send_message(name, data, identity)
 
     def _wait(self, condition: Any, timeout_s: float, what: str) -> None:
-        """Returns once `condition()` holds; raises LoadFailed on time-out, on a worker's trouble or death, and when told to stop."""
+        """Returns once `condition()` holds; raises LoadFailed on time-out and on a worker's trouble, or Stopped."""
         until_s = time.monotonic() + timeout_s
         while not condition():
-            for node in self._nodes.values():
-                self._trouble = self._trouble or node.death()
-            if self._trouble or self._stopped:
-                raise LoadFailed(self._trouble or "stopped")
+            if self._stopped:
+                raise Stopped
+            for trouble in (self._trouble, *(node.dead for node in self._nodes.values())):
+                if trouble:
+                    raise LoadFailed(trouble)
             if time.monotonic() > until_s:
                 raise LoadFailed(f"{what} within {timeout_s:g} s")
-            for node in self._nodes.values():
-                node.heard_s = time.monotonic() if self._t0_ns is None else node.heard_s
             gevent.sleep(0.01)
 
     def _gather(self) -> None:
         expected = self._spec.load.processes
-        self._wait(
-            lambda: len(self._nodes) == expected,
-            WORKERS_TIMEOUT_S,
-            f"load.processes: not all of {expected} workers came to {self._runner.master_bind_host}:{self._runner.server.port}",
-        )
+        where = f"{self._runner.master_bind_host}:{self._runner.server.port}"
+        what = f"load.processes: not all of {expected} workers came to {where}"
+        self._wait(lambda: len(self._nodes) == expected, WORKERS_TIMEOUT_S, what)
 
     def _arm(self) -> None:
         nodes = list(self._nodes.values())
         senders = [gevent.spawn(self._load, node) for node in nodes]
-        self._wait(lambda: all(n.loaded.is_set() for n in nodes), ARM_TIMEOUT_S, "the workers did not take the payloads")
+        self._wait(lambda: all(n.loaded.is_set() for n in nodes), ARM_TIMEOUT_S, "not all workers took the payloads")
         gevent.joinall(senders)
         clients = self._spec.load.clients
         self._runner.start(clients, spawn_rate=clients)
@@ -197,7 +204,7 @@ class Master:
         except gevent.queue.Empty:
             raise LoadFailed("a worker did not answer a ping within 10 s") from None
         if self._stopped:
-            raise LoadFailed("stopped")
+            raise Stopped
         ahead_s = max(T0_AHEAD_S_MIN, 20 * max(node.round_trip_ns for node in nodes) / 1e9)
         self._t0_ns = t0_ns = time.monotonic_ns() + round(ahead_s * 1e9)
         first_client = 0
@@ -216,36 +223,48 @@ class Master:
         measure = self._spec.measure
         span_s = measure.warmup_s + measure.duration_s + measure.drain_s
         deadline_ns = self._t0_ns + round((span_s + DELIVER_TIMEOUT_S) * 1e9)
-        said_s, said_ok = time.monotonic(), 0
+        next_ns, told = self._t0_ns + PROGRESS_NS, False
         while not all(node.over for node in self._nodes.values()):
             gevent.sleep(POLL_S)
-            late = time.monotonic_ns() > deadline_ns
-            for node in self._nodes.values():
-                if not node.over and (why := node.death() or (late and f"worker {node.number} did not deliver in time")):
-                    gevent.sleep(POLL_S)  # what it sent before it died is still being read
-                    self._lose(node, why)
-            now_s = time.monotonic()
-            if now_s - said_s >= PROGRESS_S and time.monotonic_ns() >= self._t0_ns:
-                said_ok, before = self._progress(now_s - said_s, said_ok), said_s
-                said_s = max(before + PROGRESS_S, now_s - PROGRESS_S)
+            if self._trouble:
+                raise LoadFailed(self._trouble)
+            if self._stopped and not told:
+                told = True
+                for node in self._nodes.values():
+                    self._send(messages.FINISH, None, node.identity)
+            now_ns = time.monotonic_ns()
+            self._find_the_lost(late=now_ns > deadline_ns)
+            if now_ns >= next_ns:
+                self._progress((now_ns - self._t0_ns) / 1e9)
+                next_ns = now_ns + PROGRESS_NS
 
-    def _progress(self, since_s: float, ok_before: int) -> int:
-        assert self._t0_ns is not None
+    def _find_the_lost(self, *, late: bool) -> None:
+        for node in self._nodes.values():
+            why = node.dead or node.silent
+            if late and not why:
+                why = f"worker {node.number} did not deliver all records within {DELIVER_TIMEOUT_S:g} s"
+            if why and not node.over:
+                gevent.sleep(POLL_S)  # what it sent before it died is still being read
+                if not node.over:
+                    self._lose(node, why)
+
+    def _progress(self, elapsed_s: float) -> None:
         counts = [node.counts for node in self._nodes.values()]
         total = {key: sum(c[key] for c in counts) for key in ("sent", "ok", "failed", "wrong", "in_flight")}
-        elapsed_s = (time.monotonic_ns() - self._t0_ns) / 1e9
         measure = self._spec.measure
-        past = elapsed_s - measure.warmup_s
-        phase = "warmup" if past < 0 else "measure" if past < measure.duration_s and not self._stopped else "drain"
-        rate = (total["ok"] - ok_before) / since_s
-        say("progress", phase=phase, elapsed_s=round(elapsed_s, 2), **total, throughput_rps=round(rate, 1))
-        return total["ok"]
+        past_s = elapsed_s - measure.warmup_s
+        phase = "warmup" if past_s < 0 else "measure" if past_s < measure.duration_s and not self._stopped else "drain"
+        self._seen.append((elapsed_s, total["ok"]))
+        (then_s, ok), now = self._seen[0], self._seen[-1]
+        rate_rps = (now[1] - ok) / (now[0] - then_s)
+        say("progress", phase=phase, elapsed_s=round(elapsed_s, 2), **total, throughput_rps=round(rate_rps, 1))
 
     def _lose(self, node: Node, why: str) -> None:
         if node.lost is None:
             node.lost = why
             node.done = False
             self._runner.clients.pop(node.identity, None)  # Locust would start its users again after a minute
+            self._send("quit", None, node.identity)
             node.recover()
             say("worker_lost", worker=node.number, message=node.lost)
 
@@ -259,16 +278,14 @@ class Master:
         workers = [node.summary() for node in nodes]
         load = {
             "t0_monotonic_ns": self._t0_ns,
-            "t0_epoch_us": None if self._t0_ns is None else self._t0_epoch_us,
+            "t0_epoch_us": self._t0_epoch_us,
             "workers": workers,
             "stopped_early": self._stopped,
         }
         (self._out / "load.json").write_text(json.dumps(load, indent=1) + "\n")
         say("end", workers=workers)
         self._runner.quit()
-        if self._stopped and not lost:
-            return 0
-        if message := self._trouble or "; ".join(lost):
+        if message := "; ".join(filter(None, [self._trouble, *lost])):
             say("error", message=message)
             return 1
         return 0

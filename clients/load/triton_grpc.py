@@ -93,7 +93,7 @@ class GrpcTransport:
             raise self._failure(error) from None
 
     def _failure(self, error: Any) -> Failure:
-        """What came in the trailers keeps its name; what gRPC's core made up on this side gets ours (grpcio 1.85's words)."""
+        """What came in the trailers keeps its name; what gRPC made up on this side gets ours (words of grpcio 1.85)."""
         name = str(error.status()).removeprefix("StatusCode.")
         local = "Stream removed (" in str(error.debug_details())
         message = f"{name}: {error.message()}"
@@ -128,7 +128,9 @@ def read_response(answer: Any) -> list[Tensor]:
         return [Tensor(y.name, y.datatype, tuple(y.shape), r) for y, r in zip(answer.outputs, raw, strict=True)]
     if raw:
         raise ValueError(f"{len(answer.outputs)} outputs with {len(raw)} raw contents")
-    return [
-        Tensor(y.name, y.datatype, tuple(y.shape), pack(y.datatype, getattr(y.contents, CONTENTS.get(y.datatype, ""), ())))
-        for y in answer.outputs
-    ]
+    return [Tensor(y.name, y.datatype, tuple(y.shape), pack(y.datatype, _typed_contents(y))) for y in answer.outputs]
+
+
+def _typed_contents(output: Any) -> Sequence[Any]:
+    field = CONTENTS.get(output.datatype)
+    return getattr(output.contents, field) if field else ()

@@ -112,7 +112,7 @@ def _failure_of_http(error: HTTPException) -> Failure:
 
 
 def _read(result: Any) -> list[Tensor]:
-    """The outputs as raw bytes. `_buffer` is private, but the public as_numpy would decode BYTES for us to encode again."""
+    """The outputs as raw bytes; `_buffer` is private, but the public as_numpy decodes what is compared as bytes."""
     tensors, at = [], 0
     for output in result.get_response()["outputs"]:
         size = output.get("parameters", {}).get("binary_data_size")

@@ -17,7 +17,7 @@ PAUSE_AFTER_LOST_CONNECTION_S: Final = 0.05
 
 
 def closed_loop(user: Any) -> None:
-    """The whole run of one client, as Locust's task: waits for T0, then for each answer before it sends the next request."""
+    """The whole run of one client: waits for T0, then for each answer before it sends the next request."""
     session = user.session
     session.go.wait()
     client = session.first_client + user.index
@@ -29,7 +29,7 @@ def closed_loop(user: Any) -> None:
 
 
 def once(user: Any) -> None:
-    """Locust repeats a task for ever, also one that raises: this one ends its user, and the worker learns why."""
+    """Locust's task. Locust repeats a task for ever, also one that raises: this one ends its user and says why."""
     try:
         closed_loop(user)
     except Exception as error:

@@ -19,4 +19,6 @@ def serve(environment: Any, port: int) -> None:
 def _refuse_changes() -> tuple[str, int] | None:
     from flask import request
 
-    return None if request.method in ("GET", "HEAD", "OPTIONS") else ("this run is driven by its plan: watch only\n", 405)
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return None
+    return "this run is driven by its plan: watch only\n", 405

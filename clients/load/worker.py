@@ -21,10 +21,10 @@ from typing import Any, Final
 
 import gevent
 import locust  # first of those that do I/O: it patches Python for gevent
-import psutil
 from locust.env import Environment
 
 from clients.load import messages
+from clients.load.health import Health
 from clients.load.session import Session
 from clients.load.transports import prepare
 from clients.load.triton_grpc import read_response
@@ -41,7 +41,7 @@ log = logging.getLogger("loadproof.worker")
 
 
 class Worker:
-    """One run: what arrives from the master, in order, and the greenlet that carries the run from T0 to the last record."""
+    """One run: what arrives from the master, in order, and the greenlet that runs from T0 to the last record."""
 
     def __init__(self, environment: Any, runner: Any, spool_directory: Path) -> None:
         self._environment = environment
@@ -51,8 +51,7 @@ class Worker:
         self._load: dict[str, Any] = {}
         self._parcels = {"payloads": bytearray(), "answers": bytearray()}
         self._started = False
-        self._process = psutil.Process()
-        self._cpu_s, self._cpu_read_s = _cpu_s(), time.monotonic()
+        self._health = Health()
 
     def enlist(self) -> None:
         """Registers for the master's messages and says hello."""
@@ -112,7 +111,7 @@ class Worker:
         if session.trouble:
             self._fail(session.trouble)
             return
-        # Payloads, answers and libraries live as long as the process: outside the collector's reach they cost no pauses.
+        # Payloads, answers and libraries live as long as the process: out of the collector's reach they cost no pauses.
         gc.collect()
         gc.freeze()
         self._send(messages.ARMED, clients=len(session.transports))
@@ -121,6 +120,8 @@ class Worker:
         spec = LoadSpec.model_validate_json(self._load["spec"])
         requests = messages.requests_in(bytes(self._parcels["payloads"]))
         answers = [read_response(answer) for answer in messages.responses_in(bytes(self._parcels["answers"]))]
+        if not requests:
+            raise ValueError("there is no payload")
         if answers and len(answers) != len(requests):
             raise ValueError(f"{len(requests)} payloads with {len(answers)} answers")
         self._parcels.clear()
@@ -161,7 +162,7 @@ class Worker:
         reporter = gevent.spawn(self._report_forever, session)
         _wait_until(session)
         session.go.set()
-        self._cpu_s, self._cpu_read_s = _cpu_s(), time.monotonic()
+        self._health.begin(session.t0_ns)
         while self._runner.user_count and time.monotonic_ns() < session.give_up_ns:
             gevent.sleep(0.02)
         for transport in session.transports if self._runner.user_count else ():
@@ -187,12 +188,11 @@ class Worker:
     def _report(self, session: Session) -> None:
         """Ships what is due, and says how the run and this process are."""
         self._spool.flush()
-        now_s = time.monotonic()
-        for chunk in self._spool.due(now_s, RESEND_S):
+        for chunk in self._spool.due(time.monotonic(), RESEND_S):
             self._send(messages.CHUNK, number=chunk.number, data=self._spool.read(chunk))
-        health = None
-        if now_s - self._cpu_read_s >= 1 - TICK_S / 2 and time.monotonic_ns() > session.t0_ns:
-            health = self._health(session, now_s)
+        health = self._health.row()
+        if health is not None:
+            health |= {"worker": session.worker, "in_flight": session.in_flight}
         self._send(
             messages.REPORT,
             sent=session.sent,
@@ -203,30 +203,12 @@ class Worker:
             health=health,
         )
 
-    def _health(self, session: Session, now_s: float) -> dict[str, Any]:
-        """A row of generator.jsonl: CPU since the last one, one core = 100."""
-        cpu_s = _cpu_s()
-        percent = (cpu_s - self._cpu_s) / (now_s - self._cpu_read_s) * 100
-        self._cpu_s, self._cpu_read_s = cpu_s, now_s
-        return {
-            "worker": session.worker,
-            "time_s": round((time.monotonic_ns() - session.t0_ns) / 1e9, 3),
-            "cpu_percent": round(percent, 1),
-            "rss_bytes": self._process.memory_info().rss,
-            "in_flight": session.in_flight,
-        }
-
     def close(self) -> None:
         """The spool file goes once the master has all of it; else it stays, and the log says where."""
         delivered = self._spool.delivered
         self._spool.close(remove=delivered)
         if not delivered:
             log.error("the master left before it had every record: the rest is in %s", self._spool.path)
-
-
-def _cpu_s() -> float:
-    times = os.times()
-    return times.user + times.system
 
 
 def _wait_until(session: Session) -> None:
