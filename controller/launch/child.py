@@ -103,7 +103,7 @@ def _kernel_kills_with_parent() -> list[str]:
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """`count` different TCP ports that nothing listens on; another program may take one before we do, then we say so."""
+    """`count` different TCP ports that nothing listens on now; the caller says so when another program is quicker."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in sockets:

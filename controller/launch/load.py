@@ -1,4 +1,4 @@
-"""The load's programs: payloads and references are made before, then the Locust master and its workers drive the run."""
+"""The load's programs: payloads and references are made first, then the Locust master and its workers drive."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""A campaign: every run of the plan in turn, each saved and summarised as it ends, so that nothing measured is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from controller import analyse, environment, models, report, rundir
+from controller.errors import LoadproofError
+from controller.plan import Plan, Run
+from controller.progress import View
+from controller.run import measure
+
+
+@dataclass
+class Campaign:
+    """A resolved plan and the directory that its results go to."""
+
+    plan: Plan
+    runs: list[Run]
+    directory: Path
+    repository: Path
+    web_port: int | None = None
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def run(self, console: Console) -> dict[str, Any]:
+        """Measure every run, then write summary and report; returns the summary.
+
+        On an error or Ctrl-C what was measured so far is saved, summarised and reported before the exception goes on.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._write(interrupted=True)  # until the end is reached
+        installed = {run.server.model: self._model(run) for run in self.runs}
+        try:
+            with View(console, len(self.runs)) as view:
+                for number, run in enumerate(self.runs, start=1):
+                    view.begin(run.name, run.measure)
+                    directory = self.directory / rundir.run_directory(number, run.name)
+                    measure(run, self._run_id(number), directory, installed[run.server.model], view, self.web_port)
+                    analyse.campaign(self.directory)
+            self._write(interrupted=False)
+        finally:
+            summary = analyse.campaign(self.directory)
+            report.render(self.directory)
+        return summary
+
+    def _model(self, run: Run) -> models.Model | None:
+        return None if run.server.launch == "external" else models.get(run.server.model, self.repository)
+
+    def _run_id(self, number: int) -> str:
+        """First part of the request ids: the campaign's start and the run's number."""
+        return f"{int(self.created.timestamp()):x}-{number}"
+
+    def _write(self, interrupted: bool) -> None:
+        plan = self.plan.model_dump(mode="json", exclude_none=True)
+        rundir.write_campaign(
+            self.directory,
+            {
+                "name": self.plan.name,
+                "created": self.created.isoformat(timespec="seconds"),
+                "loadproof": environment.version("loadproof"),
+                "plan": plan,
+                "plan_sha256": hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest(),
+                "environment": environment.record(),
+                "runs": list(_planned(self.runs)),
+                "interrupted": interrupted,
+            },
+        )
+
+
+def _planned(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    return [
+        {"name": run.name, "directory": rundir.run_directory(number, run.name), "spec": run.spec()}
+        for number, run in enumerate(runs, start=1)
+    ]
+
+
+def output_directory(out: Path | None, plan: Plan) -> Path:
+    """`out`, or `results/<plan>-<UTC time>`; LoadproofError when something is in it already."""
+    directory = out or rundir.campaign_directory(Path("results"), plan.name, datetime.now(UTC))
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise LoadproofError(f"--out {directory}: has something in it already; give a new or empty directory")
+    return directory

@@ -1,0 +1,126 @@
+"""Gathers what the parties of a run left behind into its run directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.records import RECORD
+from controller import balancer_log, rundir
+from controller.balancer_log import Tally
+from controller.models import Model
+from controller.plan import Run
+from controller.scrape import Scrapes
+
+PREPARATION = 0  # the worker number in the ids of the requests that took the references
+
+
+@dataclass
+class Seen:
+    """What the controller itself saw of a run while it went on."""
+
+    run: Run
+    run_id: str
+    directory: Path
+    model: Model | None
+    t0_monotonic_ns: int | None = None
+    t0_epoch_us: int | None = None
+    scrapes: Scrapes | None = None
+    requests_log: Path | None = None
+    server_command: list[str] | None = None
+    server_has_metrics: bool = True
+    balancer_command: list[str] | None = None
+    references: dict[str, str | None] = field(default_factory=lambda: {"source": None, "error": None})
+    events: list[dict[str, Any]] = field(default_factory=list)
+    load_error: str | None = None
+
+    @property
+    def logs(self) -> Path:
+        return rundir.logs(self.directory)
+
+    @property
+    def work(self) -> Path:
+        """Where the parties leave their files; gone once they are collected."""
+        return self.directory / "work"
+
+    def event(self, code: str, message: str) -> None:
+        """Something that the verdict has to know; the codes are those of controller/checks.py."""
+        elapsed_s = None if self.t0_monotonic_ns is None else (time.monotonic_ns() - self.t0_monotonic_ns) / 1e9
+        self.events.append({"time_s": elapsed_s, "code": code, "message": message})
+
+    def has(self, code: str) -> bool:
+        """True when such an event was seen."""
+        return any(event["code"] == code for event in self.events)
+
+
+def write(seen: Seen) -> None:
+    """Write every table of the run directory that there is something for, then run.json, then remove `work`."""
+    directory, work = seen.directory, seen.work
+    t0_ns = seen.t0_monotonic_ns if seen.t0_monotonic_ns is not None else time.monotonic_ns()
+    rundir.write_requests(directory, rundir.request_columns(seen.run_id, _records(work, t0_ns)))
+    tally = None
+    if seen.requests_log and seen.requests_log.exists():
+        tally = balancer_log.convert(seen.requests_log, rundir.balancer(directory))
+    if seen.scrapes:
+        rundir.write_samples(directory, seen.scrapes.table(t0_ns))
+    rundir.write_generator(directory, _generator(work / "generator.jsonl"))
+    rundir.write_run(directory, _facts(seen, tally))
+    shutil.rmtree(work)
+
+
+def _records(work: Path, t0_ns: int) -> dict[int, NDArray[np.void]]:
+    """Each worker's records, times from T0; those of the references were written before there was a T0."""
+    records = {
+        int(path.stem.rpartition("-")[2]): _read(path) for path in sorted((work / "records").glob("worker-*.rec"))
+    }
+    references = _read(work / "reference.rec")
+    for name in ("planned_ns", "sent_ns", "received_ns"):
+        references[name] -= t0_ns
+    return {PREPARATION: references, **records} if len(references) else records
+
+
+def _read(path: Path) -> NDArray[np.void]:
+    """The whole records of a file; a killed worker may leave a part of one at the end."""
+    data = path.read_bytes() if path.exists() else b""
+    return np.frombuffer(data[: len(data) - len(data) % RECORD.itemsize], RECORD).copy()
+
+
+def _generator(path: Path) -> dict[str, list[Any]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {name: [row.get(name) for row in rows] for name in rundir.GENERATOR.names}
+
+
+def _facts(seen: Seen, tally: Tally | None) -> dict[str, Any]:
+    load = seen.work / "load.json"
+    model = seen.model.model_dump(mode="json") if seen.model else None
+    return {
+        "name": seen.run.name,
+        "spec": seen.run.spec(),
+        "repeat": seen.run.repeat,
+        "t0_epoch_us": seen.t0_epoch_us,
+        "t0_monotonic_ns": seen.t0_monotonic_ns,
+        "model": model,
+        "references": seen.references,
+        "workers": json.loads(load.read_text())["workers"] if load.exists() else [],
+        "events": seen.events,
+        "notes": _scrape_notes(seen),
+        "server": {"metrics": seen.server_has_metrics, "command": seen.server_command},
+        "balancer": {"command": seen.balancer_command} if seen.balancer_command else None,
+        "log": {"lines": tally.rows, "unread": tally.unread, "dropped": tally.dropped, "bad": tally.bad}
+        if tally
+        else None,
+    }
+
+
+def _scrape_notes(seen: Seen) -> list[str]:
+    failures = seen.scrapes.failures if seen.scrapes else []
+    if not failures:
+        return []
+    return [f"{len(failures)} scrapes of /metrics failed; the first: {failures[0].source}: {failures[0].message}"]
