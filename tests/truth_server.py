@@ -1,8 +1,8 @@
 """A small real KServe server (gRPC and REST, binary extension) that logs every request it sees and lies on demand.
 
-Its model answers `y = 2 x` (FP32, any shape). It runs in a process of its own: `python tests/truth_server.py
---log FILE` prints its two ports as one JSON line. Each request becomes one JSON line in the log: id, arrival and departure
-(monotonic ns), protocol, the client's address, and what was done to it.
+Its model answers `y = 2 x` (FP32, any shape). `python tests/truth_server.py --log FILE` prints its two ports as one
+JSON line. Each request becomes one JSON line in the log: id, arrival and departure (monotonic ns), protocol, the
+client's address, and what was done to it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ ID_HEADER = "x-loadproof-id"
 
 @dataclass
 class Truth:
-    """What the server does, and its log. `every` = n: each n-th request (by arrival) gets the lie; 0: none."""
+    """What the server does, and its log. `every` = n: each n-th request (by arrival) gets the next lie; 0: none."""
 
     log: TextIO
     delay_s: float
-    lie: str
+    lies: list[str]
     every: int
     stall_s: float
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -46,7 +46,8 @@ class Truth:
         arrived_ns = time.monotonic_ns()
         with self._lock:
             self._seen += 1
-            deed = self.lie if self.every and self._seen % self.every == 0 else "ok"
+            turn, rest = divmod(self._seen, self.every or self._seen + 1)
+            deed = "ok" if rest else self.lies[turn % len(self.lies)]
         if deed != "stall":
             time.sleep(self.delay_s)
         entry = {"id": name, "protocol": protocol, "peer": peer, "did": deed}
@@ -157,12 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--log", required=True)
     parser.add_argument("--delay-ms", type=float, default=1)
-    parser.add_argument("--lie", choices=LIES, default="error")
+    parser.add_argument("--lies", nargs="+", choices=LIES, default=["error"])
     parser.add_argument("--every", type=int, default=0)
     parser.add_argument("--stall-s", type=float, default=60)
     args = parser.parse_args()
     with Path(args.log).open("w") as log:
-        run(Truth(log, args.delay_ms / 1000, args.lie, args.every, args.stall_s))
+        run(Truth(log, args.delay_ms / 1000, args.lies, args.every, args.stall_s))
 
 
 def run(truth: Truth) -> None:

@@ -37,7 +37,7 @@ class Transport(Protocol):
 
 
 def prepare(spec: LoadSpec, requests: Sequence[Any]) -> Callable[[], Transport]:
-    """Encodes the payloads (ModelInferRequest messages) once for all clients of this process; returns what makes one."""
+    """Encodes the payloads (ModelInferRequest messages) once for all clients of the process; returns what makes one."""
     if spec.load.protocol == "grpc":
         from clients.load.triton_grpc import GrpcTransport, encode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gevent
@@ -10,6 +11,7 @@ from locust.stats import stats_history
 
 def serve(environment: Any, port: int) -> None:
     """Serves it on 127.0.0.1:`port` from now on. Its percentiles are Locust's own rounded ones: for watching only."""
+    del sys.argv[1:]  # the UI parses the command line again, as Locust's
     ui = environment.create_web_ui(host="127.0.0.1", port=port, delayed_start=True)
     ui.app.before_request(_refuse_changes)
     ui.start()

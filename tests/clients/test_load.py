@@ -1,0 +1,401 @@
+"""The load programs as they run: a master and its workers against a real server, each a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from google.protobuf import proto
+from tritonclient.grpc import service_pb2
+
+from clients.records import CONNECTION, GRPC_CODES, PHASES, RECORD, TIMEOUT, UNREADABLE, request_id
+
+ROOT = Path(__file__).parent.parent.parent
+PAYLOADS = 5
+Records = npt.NDArray[np.void]
+
+
+class Run:
+    """One load in `out`; `finish` waits for its end."""
+
+    def __init__(self, place: Path, protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any]):
+        self.place, self.out = place, place / "out"
+        self.events: list[dict[str, Any]] = []
+        self._stack = contextlib.ExitStack()
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.start("server", [str(ROOT / "tests/truth_server.py"), "--log", str(place / "log"), *server])
+        url = f"127.0.0.1:{self.line('server')[protocol]}"
+        load = {"protocol": protocol, "clients": 5, "processes": 2, "payloads": PAYLOADS, **load}
+        spec = {"run": "r1", "url": url, "model": "double", "load": load, "measure": measure}
+        (place / "spec.json").write_text(json.dumps(spec))
+
+    def start(self, name: str, arguments: list[str]) -> subprocess.Popen[str]:
+        log = self._stack.enter_context((self.place / f"{name}.err").open("w"))
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        self.processes[name] = process
+        return process
+
+    def line(self, name: str) -> dict[str, Any]:
+        """The next JSON line that a process prints."""
+        stdout = self.processes[name].stdout
+        assert stdout is not None
+        text = stdout.readline()
+        assert text, (self.place / f"{name}.err").read_text()
+        return dict(json.loads(text))
+
+    def until(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Reads the master's events up to the first that is like this."""
+        while True:
+            self.events.append(said := self.line("master"))
+            if said["event"] == event and fields.items() <= said.items():
+                return said
+
+    def begin(self, *extra: str, answers: bool = True, floats: int = 16, workers: int = 2) -> Run:
+        payloads, references = parcels(self.place, floats)
+        arguments = ["--spec", str(self.place / "spec.json"), "--payloads", str(payloads), "--out", str(self.out)]
+        arguments += ["--answers", str(references)] if answers else []
+        self.start("master", ["-m", "clients.load.master", *arguments, *extra])
+        port = self.until("listening")["port"]
+        for number in range(workers):
+            spool = ["--spool", str(self.place)]
+            self.start(f"worker{number}", ["-m", "clients.load.worker", "--port", str(port), *spool])
+        return self
+
+    def finish(self) -> int:
+        """The master's exit code, once all but the server have ended by themselves."""
+        stdout, _ = self.processes["master"].communicate(timeout=60)
+        self.events += [json.loads(text) for text in stdout.splitlines()]
+        for name, process in self.processes.items():
+            if name != "server":
+                process.wait(timeout=20)
+        return self.processes["master"].returncode
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.communicate()
+        self._stack.close()
+
+    def records(self, worker: int) -> Records:
+        return np.fromfile(self.out / "records" / f"worker-{worker}.rec", RECORD)
+
+    def by_id(self) -> dict[str, Any]:
+        """Every record of every worker by the id that its request carried."""
+        rows = [(worker, row) for worker in (1, 2) for row in self.records(worker)]
+        found = {request_id("r1", worker, row["sequence"], row["phase"]): row for worker, row in rows}
+        assert len(found) == len(rows)
+        return found
+
+    def log(self) -> dict[str, dict[str, Any]]:
+        """What the server saw, by id."""
+        lines = [json.loads(text) for text in (self.place / "log").read_text().splitlines()]
+        found = {line["id"]: line for line in lines}
+        assert len(found) == len(lines)
+        return found
+
+    def saved(self) -> dict[str, Any]:
+        return dict(json.loads((self.out / "load.json").read_text()))
+
+
+def parcels(place: Path, floats: int) -> tuple[Path, Path]:
+    payloads, answers = place / "payloads.bin", place / "answers.bin"
+    with payloads.open("wb") as requests, answers.open("wb") as responses:
+        for number in range(PAYLOADS):
+            x = np.random.default_rng(number).random(floats, dtype=np.float32)
+            request = service_pb2.ModelInferRequest(model_name="double", raw_input_contents=[x.tobytes()])
+            request.inputs.add(name="x", datatype="FP32", shape=[floats])
+            response = service_pb2.ModelInferResponse(model_name="double", raw_output_contents=[(x * 2).tobytes()])
+            response.outputs.add(name="y", datatype="FP32", shape=[floats])
+            proto.serialize_length_prefixed(request, requests)
+            proto.serialize_length_prefixed(response, responses)
+    return payloads, answers
+
+
+@pytest.fixture(scope="module")
+def new_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Run]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any]) -> Run:
+            run = Run(tmp_path_factory.mktemp(protocol), protocol, server, load, measure)
+            stack.callback(run.close)
+            return run
+
+        yield make
+
+
+@pytest.fixture(scope="module", params=["grpc", "rest"])
+def clean(request: pytest.FixtureRequest, new_run: Callable[..., Run]) -> Run:
+    """A run in which nothing goes wrong: 5 clients on 2 workers, 0.5 s of warm-up, 1 s of measurement."""
+    run = new_run(request.param, ["--delay-ms", "4"], {}, {"warmup_s": 0.5, "duration_s": 1.0, "drain_s": 3})
+    assert run.begin().finish() == 0
+    return run
+
+
+def test_every_request_is_a_record_and_reached_the_server_once(clean: Run) -> None:
+    records = clean.by_id()
+    assert records.keys() == clean.log().keys()
+    assert len(records) > 50
+    assert all(row["status"] == 0 and row["verified"] and row["correct"] for row in records.values())
+
+
+def test_times_of_a_record_enclose_what_the_server_did(clean: Run) -> None:
+    t0_ns, log = clean.saved()["t0_monotonic_ns"], clean.log()
+    for name, row in clean.by_id().items():
+        assert row["planned_ns"] == row["sent_ns"]
+        assert t0_ns + row["sent_ns"] <= log[name]["arrived_ns"] <= log[name]["left_ns"] <= t0_ns + row["received_ns"]
+
+
+def test_nothing_is_sent_before_t0_or_after_the_end_and_phases_follow_the_plan(clean: Run) -> None:
+    for row in clean.by_id().values():
+        assert 0 <= row["sent_ns"] < 1_500_000_000
+        assert PHASES[row["phase"]] == ("warmup" if row["sent_ns"] < 500_000_000 else "measure")
+
+
+def test_workers_start_together(clean: Run) -> None:
+    first_ns = [int(clean.records(worker)["sent_ns"].min()) for worker in (1, 2)]
+    assert max(first_ns) < 400_000_000  # a few ms on an idle machine
+
+
+def test_a_client_has_one_connection_and_one_request_at_a_time(clean: Run) -> None:
+    log, records = clean.log(), clean.by_id()
+    peers = {(row["client"], log[name]["peer"]) for name, row in records.items()}
+    assert sorted(client for client, _ in peers) == [0, 1, 2, 3, 4]
+    assert len({peer for _, peer in peers}) == 5
+    for client in range(5):
+        mine = sorted((row["sent_ns"], row["received_ns"]) for row in records.values() if row["client"] == client)
+        assert all(received <= sent for (_, received), (sent, _) in itertools.pairwise(mine))
+
+
+def test_clients_go_round_the_payloads_from_different_starts(clean: Run) -> None:
+    rows = np.concatenate([clean.records(1), clean.records(2)])
+    rounds = [rows[rows["client"] == client] for client in range(5)]
+    payloads = [r[np.argsort(r["sent_ns"])]["payload"].tolist() for r in rounds]
+    assert sorted(mine[0] for mine in payloads) == [0, 1, 2, 3, 4]
+    assert all(p == (mine[0] + n) % PAYLOADS for mine in payloads for n, p in enumerate(mine))
+
+
+def test_the_master_tells_and_saves_how_it_went(clean: Run) -> None:
+    kinds = [said["event"] for said in clean.events]
+    assert list(dict.fromkeys(kinds)) == ["listening", "workers", "armed", "start", "progress", "end"]
+    end, saved = clean.events[-1], clean.saved()
+    assert end["workers"] == saved["workers"]
+    assert not saved["stopped_early"]
+    for worker in saved["workers"]:
+        rows = len(clean.records(worker["worker"]))
+        assert worker["complete"]
+        assert worker["sent"] == worker["records"] == rows
+    assert sorted(worker["clients"] for worker in saved["workers"]) == [2, 3]
+    health = [json.loads(line) for line in (clean.out / "generator.jsonl").read_text().splitlines()]
+    assert {row["worker"] for row in health} == {1, 2}
+    assert all(row["rss_bytes"] > 10_000_000 and row["cpu_percent"] >= 0 and row["time_s"] > 0.8 for row in health)
+    assert not list(clean.place.glob("*.spool"))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "lies", "statuses"),
+    [
+        ("grpc", ["error", "wrong", "short", "drop"], {"error": GRPC_CODES["RESOURCE_EXHAUSTED"], "drop": CONNECTION}),
+        (
+            "rest",
+            ["error", "wrong", "short", "drop", "garbage"],
+            {"error": 429, "drop": CONNECTION, "garbage": UNREADABLE},
+        ),
+    ],
+)
+def test_every_lie_is_recorded_for_what_it_is(
+    new_run: Callable[..., Run], protocol: str, lies: list[str], statuses: dict[str, int]
+) -> None:
+    run = new_run(protocol, ["--every", "7", "--lies", *lies], {}, {"warmup_s": 0, "duration_s": 1.5})
+    assert run.begin().finish() == 0
+    log, records = run.log(), run.by_id()
+    assert log.keys() == records.keys()
+    assert {entry["did"] for entry in log.values()} == {"ok", *lies}
+    for name, row in records.items():
+        did = log[name]["did"]
+        assert row["status"] == statuses.get(did, 0)
+        assert row["verified"] == (row["status"] == 0)
+        assert row["correct"] == (did == "ok")
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_what_is_unanswered_at_the_end_of_the_drain_is_given_up_and_recorded(
+    new_run: Callable[..., Run], protocol: str
+) -> None:
+    server = ["--every", "11", "--lies", "stall", "--stall-s", "60"]
+    run = new_run(protocol, server, {}, {"warmup_s": 0, "duration_s": 1, "drain_s": 0.5})
+    floats = 1_500_000  # 30 MB of payloads and as much of answers: many messages
+    assert run.begin(floats=floats).finish() == 0
+    log, records = run.log(), run.by_id()
+    assert records.keys() == log.keys()
+    statuses = Counter(int(row["status"]) for row in records.values())
+    assert statuses[TIMEOUT] == sum(entry["did"] == "stall" for entry in log.values()) > 0
+    assert set(statuses) == {0, TIMEOUT}
+    given_up = [row for row in records.values() if row["status"] == TIMEOUT]
+    assert all(row["received_ns"] >= 1_500_000_000 for row in given_up)
+
+
+def test_a_request_that_takes_longer_than_the_timeout_is_given_up_and_the_client_goes_on(
+    new_run: Callable[..., Run],
+) -> None:
+    server = ["--every", "20", "--lies", "stall", "--stall-s", "60"]
+    for protocol in ("grpc", "rest"):
+        run = new_run(protocol, server, {"timeout_s": 0.3}, {"warmup_s": 0, "duration_s": 1.5})
+        assert run.begin().finish() == 0
+        rows = np.concatenate([run.records(1), run.records(2)])
+        late = rows[rows["status"] == TIMEOUT]
+        assert len(late) == sum(entry["did"] == "stall" for entry in run.log().values()) > 0
+        assert ((late["received_ns"] - late["sent_ns"]) >= 290_000_000).all()
+        assert rows["sent_ns"].max() > late["received_ns"].min()
+
+
+def test_a_killed_worker_is_told_and_what_it_recorded_is_recovered(new_run: Callable[..., Run]) -> None:
+    run = new_run("grpc", [], {}, {"warmup_s": 0, "duration_s": 4}).begin(answers=False)
+    run.until("progress", phase="measure")
+    t0_ns = next(said for said in run.events if said["event"] == "start")["t0_monotonic_ns"]
+    time.sleep(max(0, (t0_ns - time.monotonic_ns()) / 1e9 + 1.8))
+    run.processes["worker0"].kill()
+    killed_ns = time.monotonic_ns() - t0_ns
+    assert run.finish() == 1
+    lost = next(said for said in run.events if said["event"] == "worker_lost")
+    dead, alive = sorted(run.saved()["workers"], key=lambda worker: bool(worker["complete"]))
+    assert dead["worker"] == lost["worker"]
+    assert dead["pid"] == run.processes["worker0"].pid
+    assert alive["complete"]
+    assert not dead["complete"]
+    assert run.events[-1]["event"] == "error"
+    rows = run.records(dead["worker"])
+    assert dead["records"] == len(rows) > 0
+    assert killed_ns - 1_500_000_000 < rows["received_ns"].max() < killed_ns
+    assert rows["sequence"].max() == len(rows) - 1
+    assert set(run.by_id()) <= set(run.log())
+    assert run.records(alive["worker"])["sent_ns"].max() > killed_ns
+    assert not rows["verified"].any()  # there were no answers
+
+
+def test_sigterm_ends_the_run_early_with_all_its_records(new_run: Callable[..., Run]) -> None:
+    load = {"verify": 0.5}
+    run = new_run("rest", [], load, {"warmup_s": 0, "duration_s": 600}).begin()
+    run.until("progress", phase="measure")
+    time.sleep(0.7)
+    run.processes["master"].send_signal(signal.SIGTERM)
+    assert run.finish() == 0
+    assert run.saved()["stopped_early"]
+    assert all(worker["complete"] for worker in run.saved()["workers"])
+    assert set(run.by_id()) == set(run.log())
+    rows = np.concatenate([run.records(1), run.records(2)])
+    assert 0.3 < rows["verified"].mean() < 0.7
+
+
+def test_sigterm_before_the_workers_came_ends_at_once(new_run: Callable[..., Run]) -> None:
+    run = new_run("grpc", [], {}, {}).begin(workers=1)
+    run.until("workers", ready=1)
+    run.processes["master"].send_signal(signal.SIGTERM)
+    assert run.finish() == 0
+    assert run.saved()["stopped_early"]
+    assert run.saved()["t0_monotonic_ns"] is None
+
+
+def test_a_server_that_cannot_be_reached_ends_the_run_before_it_starts(new_run: Callable[..., Run]) -> None:
+    for protocol in ("grpc", "rest"):
+        run = new_run(protocol, [], {}, {})
+        run.processes["server"].kill()
+        run.processes["server"].wait()
+        assert run.begin().finish() == 1
+        assert run.events[-1]["event"] == "error"
+        assert "cannot reach the server at 127.0.0.1:" in run.events[-1]["message"]
+        assert "start" not in [said["event"] for said in run.events]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_server_that_dies_leaves_failed_connections_and_no_busy_loop(
+    new_run: Callable[..., Run], protocol: str
+) -> None:
+    run = new_run(protocol, [], {}, {"warmup_s": 0, "duration_s": 2}).begin()
+    run.until("progress", phase="measure")
+    run.processes["server"].kill()
+    assert run.finish() == 0
+    rows = np.concatenate([run.records(1), run.records(2)])
+    failed = rows[rows["status"] != 0]
+    assert set(failed["status"].tolist()) == {CONNECTION}
+    assert 5 <= len(failed) <= 5 * 2 / 0.05 + 5
+
+
+def test_the_web_ui_shows_the_run_and_changes_nothing(new_run: Callable[..., Run]) -> None:
+    run = new_run("grpc", [], {}, {"warmup_s": 0, "duration_s": 600})
+    port = free_port()
+    run.begin("--web", str(port))
+    run.until("progress", phase="measure")
+    for path in ("swarm", "stop", "stats/reset"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", data=b"user_count=9", timeout=10)
+        assert refused.value.code == 405
+        refused.value.close()
+    seen, until = 0, time.monotonic() + 20
+    while not seen and time.monotonic() < until:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats/requests", timeout=10) as answer:
+            seen = json.load(answer)["stats"][-1]["num_requests"]
+        time.sleep(0.2)
+    assert seen > 0
+    run.processes["master"].send_signal(signal.SIGINT)
+    assert run.finish() == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+ENCODING = """
+import sys
+from clients.load import messages, triton_grpc, triton_rest
+[request] = messages.requests_in(open(sys.argv[1], "rb").read())
+for encoded in (triton_grpc.encode(request), triton_rest.encode_rest(request)):
+    for sent, tensor, raw in zip(encoded, request.inputs, request.raw_input_contents, strict=True):
+        content = sent._get_content() if hasattr(sent, "_get_content") else sent._get_binary_data()
+        assert (sent.name(), sent.datatype(), list(sent.shape())) == (tensor.name, tensor.datatype, list(tensor.shape))
+        assert content == raw, tensor.datatype
+"""
+
+
+def test_payloads_of_every_datatype_are_sent_byte_for_byte(tmp_path: Path) -> None:
+    sizes = {
+        "BOOL": 1,
+        "INT8": 1,
+        "INT16": 2,
+        "INT32": 4,
+        "INT64": 8,
+        "UINT8": 1,
+        "UINT16": 2,
+        "UINT32": 4,
+        "UINT64": 8,
+    }
+    sizes |= {"FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8}
+    request = service_pb2.ModelInferRequest(model_name="all")
+    for datatype, size in sizes.items():
+        request.inputs.add(name=datatype, datatype=datatype, shape=[2, 3])
+        values = os.urandom(6 * size)
+        request.raw_input_contents.append(bytes(v & 1 for v in values) if datatype == "BOOL" else values)
+    request.inputs.add(name="BYTES", datatype="BYTES", shape=[2])
+    request.raw_input_contents.append(b"\x03\0\0\0a\0\xff\0\0\0\0")
+    with (tmp_path / "payload").open("wb") as file:
+        proto.serialize_length_prefixed(request, file)
+    subprocess.run([sys.executable, "-c", ENCODING, str(tmp_path / "payload")], cwd=ROOT, check=True)
