@@ -14,6 +14,7 @@ from rich.console import Console
 
 from controller import analyse, environment, models, report, rundir
 from controller.errors import LoadproofError
+from controller.models import Model
 from controller.plan import Plan, Run
 from controller.progress import View
 from controller.run import measure
@@ -36,8 +37,9 @@ class Campaign:
         On an error or Ctrl-C what was measured so far is saved, summarised and reported before the exception goes on.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._write(interrupted=True)  # until the end is reached
         installed = {run.server.model: self._model(run) for run in self.runs}
+        self.runs = [with_defaults(run, installed[run.server.model]) for run in self.runs]
+        self._write(interrupted=True)  # until the end is reached
         try:
             with View(console, len(self.runs)) as view:
                 for number, run in enumerate(self.runs, start=1):
@@ -51,7 +53,7 @@ class Campaign:
             report.render(self.directory)
         return summary
 
-    def _model(self, run: Run) -> models.Model | None:
+    def _model(self, run: Run) -> Model | None:
         return None if run.server.launch == "external" else models.get(run.server.model, self.repository)
 
     def _run_id(self, number: int) -> str:
@@ -73,6 +75,18 @@ class Campaign:
                 "interrupted": interrupted,
             },
         )
+
+
+def with_defaults(run: Run, model: Model | None) -> Run:
+    """The run with what suits the model for each input, and for the payload, of which the plan says nothing."""
+    if model is None:
+        return run
+    load = run.load
+    shapes = {name: [load.batch, *shape[1:]] for name, shape in model.shapes.items()}
+    update: dict[str, Any] = {"shapes": {**shapes, **load.shapes}, "ranges": {**model.ranges, **load.ranges}}
+    if "payload" not in load.model_fields_set:
+        update["payload"] = model.payload
+    return run.model_copy(update={"load": load.model_copy(update=update)})
 
 
 def _planned(runs: Sequence[Run]) -> list[dict[str, Any]]:

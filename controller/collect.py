@@ -17,7 +17,7 @@ from controller import balancer_log, rundir
 from controller.balancer_log import Tally
 from controller.models import Model
 from controller.plan import Run
-from controller.scrape import Scrapes
+from controller.scrape import Scraper
 
 PREPARATION = 0  # the worker number in the ids of the requests that took the references
 
@@ -32,7 +32,7 @@ class Seen:
     model: Model | None
     t0_monotonic_ns: int | None = None
     t0_epoch_us: int | None = None
-    scrapes: Scrapes | None = None
+    scraper: Scraper | None = None
     requests_log: Path | None = None
     server_command: list[str] | None = None
     server_has_metrics: bool = True
@@ -67,9 +67,10 @@ def write(seen: Seen) -> None:
     rundir.write_requests(directory, rundir.request_columns(seen.run_id, _records(work, t0_ns)))
     tally = None
     if seen.requests_log and seen.requests_log.exists():
-        tally = balancer_log.convert(seen.requests_log, rundir.balancer(directory))
-    if seen.scrapes:
-        rundir.write_samples(directory, seen.scrapes.table(t0_ns))
+        table, tally = balancer_log.read(seen.requests_log)
+        rundir.write_balancer(directory, table)
+    if seen.scraper:
+        rundir.write_samples(directory, seen.scraper.table(t0_ns))
     rundir.write_generator(directory, _generator(work / "generator.jsonl"))
     rundir.write_run(directory, _facts(seen, tally))
     shutil.rmtree(work)
@@ -120,7 +121,7 @@ def _facts(seen: Seen, tally: Tally | None) -> dict[str, Any]:
 
 
 def _scrape_notes(seen: Seen) -> list[str]:
-    failures = seen.scrapes.failures if seen.scrapes else []
+    failures = seen.scraper.failures if seen.scraper else []
     if not failures:
         return []
     return [f"{len(failures)} scrapes of /metrics failed; the first: {failures[0].source}: {failures[0].message}"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from clients.spec import Load, LoadSpec
+from clients.spec import LoadSpec
 from controller import collect
 from controller.collect import Seen
 from controller.errors import LoadproofError
@@ -20,12 +19,11 @@ from controller.log_collector import LOOK_INTERVAL_S
 from controller.models import Model
 from controller.plan import Run
 from controller.progress import View
-from controller.scrape import BALANCER_METRICS, SERVER_METRICS, Scrapes, Source
+from controller.scrape import Scraper
 
 POLL_S = 0.2
 ARM_TIMEOUT_S = 300  # from the master's start to T0: workers start, get the payloads, connect
 DELIVER_TIMEOUT_S = 90  # after the drain: the last records arrive; the master itself gives up earlier
-COUNTERS = ("ovms_requests_", "haproxy_backend_http_requests_total")
 
 
 def measure(
@@ -61,12 +59,13 @@ def _online(run: Run, seen: Seen, stack: contextlib.ExitStack, view: View, web_p
         view.stage("starting the balancer")
         witness = stack.enter_context(balancer.start(target, seen.logs))
         seen.balancer_command, seen.requests_log = witness.child.command, witness.requests_log
-    scrapes = seen.scrapes = Scrapes(list(_sources(target, witness)))
-    stack.callback(scrapes.stop)
-    scrapes.once()  # the start edge: nothing was asked yet
+    urls = {"server": target.metrics_url, "balancer": witness.metrics_url if witness else None}
+    scraper = seen.scraper = Scraper(urls)
+    stack.callback(scraper.stop)
+    scraper.scrape()  # the start edge: nothing was asked yet
     url = (witness or target).address(run.load.protocol)
     spec = LoadSpec(
-        run=seen.run_id, url=url, model=target.model, load=_sensible(run.load, seen.model), measure=run.measure
+        run=seen.run_id, url=url, model=target.model, load=run.load, measure=run.measure
     )
     spec_path, payloads = seen.work / "spec.json", seen.work / "payloads.bin"
     spec_path.write_text(spec.model_dump_json())
@@ -88,17 +87,9 @@ def _online(run: Run, seen: Seen, stack: contextlib.ExitStack, view: View, web_p
             _follow(generator, seen, target, witness, view)
             raise
     view.stage("reconciling")
-    scrapes.stop()
-    scrapes.until_agreed(COUNTERS, timeout_s=1 if seen.events else 10)
+    scraper.until_agreed(timeout_s=1 if seen.events else 10)
     if witness and not seen.has("balancer_died"):
         _wait_for_log(witness.requests_log)
-
-
-def _sources(target: Target, witness: Balancer | None) -> Iterator[Source]:
-    if target.metrics_url:
-        yield Source("server", target.metrics_url, SERVER_METRICS)
-    if witness:
-        yield Source("balancer", witness.metrics_url, BALANCER_METRICS)
 
 
 def _start_server(run: Run, seen: Seen, stack: contextlib.ExitStack) -> Target:
@@ -131,16 +122,6 @@ def _references(run: Run, seen: Seen, spec_path: Path, payloads: Path) -> Path |
     return answers
 
 
-def _sensible(chosen: Load, model: Model | None) -> Load:
-    """The load with the model's own shapes and ranges for the inputs that the plan says nothing of."""
-    if model is None:
-        return chosen
-    shapes = {name: [chosen.batch, *shape[1:]] for name, shape in model.shapes.items()}
-    return chosen.model_copy(
-        update={"shapes": {**shapes, **chosen.shapes}, "ranges": {**model.ranges, **chosen.ranges}}
-    )
-
-
 def _follow(generator: Generator, seen: Seen, target: Target, witness: Balancer | None, view: View) -> None:
     """Take the master's events until it ends; a party that dies is an event, and the load is told to stop."""
     watched = {"server_died": target.child, "balancer_died": witness.child if witness else None}
@@ -165,8 +146,8 @@ def _take(event: Event, seen: Seen, view: View) -> None:
     match event.get("event"):
         case "start":
             seen.t0_monotonic_ns, seen.t0_epoch_us = event["t0_monotonic_ns"], event["t0_epoch_us"]
-            assert seen.scrapes is not None
-            seen.scrapes.start(seen.t0_monotonic_ns, (measure.warmup_s, measure.warmup_s + measure.duration_s))
+            assert seen.scraper is not None
+            seen.scraper.follow(seen.t0_monotonic_ns, (measure.warmup_s, measure.warmup_s + measure.duration_s))
         case "progress":
             view.live(event)
         case "worker_lost":

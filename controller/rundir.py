@@ -95,10 +95,6 @@ def logs(run: Path) -> Path:
     return run / "logs"
 
 
-def balancer(run: Path) -> Path:
-    return run / "balancer.parquet"
-
-
 def report_html(campaign: Path) -> Path:
     return campaign / "report.html"
 
@@ -134,7 +130,7 @@ def write_requests(run: Path, columns: Columns) -> None:
 
 
 def write_balancer(run: Path, columns: Columns) -> None:
-    _write_table(balancer(run), columns, BALANCER)
+    _write_table(run / "balancer.parquet", columns, BALANCER)
 
 
 def write_samples(run: Path, columns: Columns) -> None:
@@ -175,7 +171,7 @@ def read_requests(run: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_balancer(run: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    return _read_table(balancer(run), BALANCER, columns)
+    return _read_table(run / "balancer.parquet", BALANCER, columns)
 
 
 def read_samples(run: Path) -> pa.Table:

@@ -1,0 +1,59 @@
+"""The command line: what it says without starting anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def loadproof(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from controller.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_dry_run_lists_the_runs_and_writes_nothing(tmp_path: Path) -> None:
+    done = loadproof(
+        "run", str(ROOT / "plans/quick.toml"), "--dry-run", "--set", "sweep.load.clients=[1,4]", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "quick: 2 runs, 24 s of load" in done.stdout
+    assert "clients=4: grpc via balancer, 4 clients in 2 processes" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    done = loadproof("run", "plans/quick.toml", "--out", str(tmp_path))
+    assert done.returncode == 1
+    assert "has something in it already" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_unknown_options_and_commands_are_exit_2() -> None:
+    assert loadproof("run", "plans/quick.toml", "--fast").returncode == 2
+    assert loadproof("fly").returncode == 2
+
+
+def test_a_directory_that_is_no_campaign_is_one_clear_line(tmp_path: Path) -> None:
+    done = loadproof("report", str(tmp_path))
+    assert done.returncode == 1
+    assert "no campaign.json there" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_schema_is_json() -> None:
+    assert "properties" in json.loads(loadproof("schema").stdout)
+
+
+def test_the_model_list_names_the_catalogue(tmp_path: Path) -> None:
+    listed = loadproof("model", "list", cwd=tmp_path).stdout
+    assert all(name in listed for name in ("ocr-cls", "ocr-det", "ocr-rec", "magika", "resnet50"))
+
+
+def test_the_doctor_finds_nothing_lacking_where_the_tests_run() -> None:
+    done = loadproof("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "HAProxy" in done.stdout
