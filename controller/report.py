@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import jinja2
 import numpy as np
-import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -68,6 +67,7 @@ def render(directory: Path) -> None:
         "repeats": summary.get("repeats", []),
         "verdict": display.verdict(runs),
         "tally": Counter(run["verdict"] for run in runs),
+        "judged": [run for run in runs if run["reasons"]],
         "parts": display.PARTS,
         "reading": READING,
     }
@@ -78,9 +78,9 @@ def render(directory: Path) -> None:
     rundir.write_text(rundir.report_md(directory), _templates(escape=False).get_template("report.md.j2").render(facts))
 
 
-def _figures(directory: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, go.Figure]:
+def _figures(directory: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, plots.Chart]:
     """Every chart by the id of its element; a run without good answers has none of its own."""
-    figures: dict[str, go.Figure] = {}
+    figures: dict[str, plots.Chart] = {}
     for index, run in enumerate(runs):
         figures |= {f"{name}-{index}": figure for name, figure in _run_figures(directory, run).items()}
     explained = [run for run in runs if _explained(run)]
@@ -92,14 +92,14 @@ def _figures(directory: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, go
     return figures
 
 
-def _run_figures(directory: Path, run: Mapping[str, Any]) -> dict[str, go.Figure]:
+def _run_figures(directory: Path, run: Mapping[str, Any]) -> dict[str, plots.Chart]:
     records = Records(directory / run["directory"])
     latency_ns = np.sort(records.latency_ns(records.measured & records.good))
     if not len(latency_ns):
         return {}
     table = rundir.read_generator(directory / run["directory"])
     generator = {name: table[name].to_numpy() for name in ("time_s", "cpu_percent")}
-    window = Window.of(run["window"]["warmup_s"], run["window"]["duration_s"])
+    window = Window.of(run["window"]["warmup_s"] or 0, run["window"]["duration_s"] or 0)
     return {
         "latency": plots.distribution(latency_ns),
         "curve": plots.percentile_curve(latency_ns),
@@ -113,10 +113,10 @@ def _explained(run: Mapping[str, Any]) -> bool:
     return run["breakdown_ms"]["client_network"] is not None
 
 
-def _embed(figures: Mapping[str, go.Figure]) -> Markup:
+def _embed(figures: Mapping[str, plots.Chart]) -> Markup:
     """The figures as JSON that is safe inside a script element: no `<` can end it or open a comment."""
-    texts = (f"{json.dumps(key)}:{figure.to_json()}" for key, figure in figures.items())
-    return Markup(("{" + ",".join(texts) + "}").replace("<", "\\u003c"))
+    text = json.dumps(figures, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def _templates(escape: bool) -> jinja2.Environment:

@@ -12,6 +12,12 @@ const sight = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { sight.unobserve(entry.target); draw(entry.target); }
 }, {rootMargin: "600px"});
 for (const element of waiting) sight.observe(element);
+const reveal = () => {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) { target.open = true; target.scrollIntoView(); }
+};
+addEventListener("hashchange", reveal);
+reveal();
 addEventListener("beforeprint", () => {
   for (const run of document.querySelectorAll("details")) run.open = true;
   for (const element of waiting) draw(element);

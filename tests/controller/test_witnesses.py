@@ -1,0 +1,99 @@
+"""What balancer and server say of a run, and where the time went between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from controller import rundir, statistics, witnesses
+from controller.population import Records, Window
+from controller.witnesses import breakdown_ms
+from tests.controller import synthetic
+from tests.controller.synthetic import Change
+
+WINDOW = Window.of(2, 10)
+
+
+def heard(directory: Path, change: Change | None = None, **load: Any) -> dict[str, Any]:
+    plan = synthetic.spec(**load)
+    records = Records(synthetic.run(directory, change, of=plan))
+    latency = statistics.latency_ms(records.latency_ns(records.measured & records.good))
+    return witnesses.testimony(directory, plan["load"], True, records, latency, WINDOW)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_all_three_count_every_request_from_the_references_to_the_drain(tmp_path: Path, protocol: str) -> None:
+    saw = heard(tmp_path, protocol=protocol)
+    total = rundir.read_requests(tmp_path).num_rows
+    assert {name: witness["requests"] for name, witness in saw["witnesses"].items()} == {
+        "client": total,
+        "balancer": total,
+        "server": total,
+    }
+    assert saw["reconcile"]["differences"] == []
+
+
+def test_the_balancers_latency_is_exact_and_of_the_clients_population(tmp_path: Path) -> None:
+    saw = heard(tmp_path, lambda made: synthetic.fail(made, 3))
+    requests, rows = rundir.read_requests(tmp_path), rundir.read_balancer(tmp_path)
+    good = pc.and_(pc.equal(requests["phase"], "measure"), pc.equal(requests["status"], "ok"))
+    wanted = set(requests.filter(good)["id"].to_pylist())
+    took = [row["end_us"] - row["accepted_us"] for row in rows.to_pylist() if row["id"] in wanted]
+    latency = saw["witnesses"]["balancer"]["latency_ms"]
+    assert latency["mean"] == pytest.approx(np.mean(took) / 1000)
+    assert latency["p99"] == np.percentile(took, 99, method="inverted_cdf") / 1000
+
+
+def test_the_servers_mean_is_exact_and_its_percentiles_are_buckets(tmp_path: Path) -> None:
+    server = heard(tmp_path)["witnesses"]["server"]["latency_ms"]
+    rows = rundir.read_balancer(tmp_path)
+    done_s = (rows["end_us"].to_numpy() - synthetic.T0_US) / 1e6
+    inside = (done_s > 2) & (done_s <= 12)
+    took_ms = 0.94 * (rows["end_us"].to_numpy() - rows["accepted_us"].to_numpy())[inside] / 1000
+    assert server["mean"] == pytest.approx(took_ms.mean())
+    low, high = server["p99"]
+    assert low < np.percentile(took_ms, 99) <= high and [low * 1000, high * 1000] == pytest.approx([11568, 20822])
+
+
+def test_the_parts_of_the_time_add_up_to_the_clients_mean(tmp_path: Path) -> None:
+    saw = heard(tmp_path)
+    assert sum(saw["breakdown_ms"].values()) == pytest.approx(saw["witnesses"]["client"]["latency_ms"]["mean"])
+    server = saw["witnesses"]["server"]["latency_ms"]["mean"]
+    assert saw["breakdown_ms"]["inference"] == pytest.approx(0.7 * server)
+    assert saw["breakdown_ms"]["server_queue"] == pytest.approx(0.2 * server)
+
+
+def test_a_direct_run_has_no_balancer_and_its_parts_still_add_up(tmp_path: Path) -> None:
+    saw = heard(tmp_path, via="direct")
+    assert saw["witnesses"]["balancer"] is None and saw["breakdown_ms"]["balancer"] is None
+    parts = [part for part in saw["breakdown_ms"].values() if part is not None]
+    assert sum(parts) == pytest.approx(saw["witnesses"]["client"]["latency_ms"]["mean"])
+
+
+def test_what_a_missing_witness_would_have_told_is_unknown() -> None:
+    nothing = {"server_queue": None, "inference": None}
+    parts = breakdown_ms({"client": 5.0, "balancer": 4.0, "server": None}, nothing)
+    assert parts == {
+        "client_network": 1.0,
+        "balancer": None,
+        "server_queue": None,
+        "inference": None,
+        "server_rest": None,
+    }
+
+
+def test_other_methods_do_not_count_as_inference(tmp_path: Path) -> None:
+    saw = heard(tmp_path, lambda made: synthetic.add_to(made, "ovms_requests_success", 50, method="ModelReady"))
+    assert saw["reconcile"]["differences"] == []
+
+
+def test_requests_of_the_window_that_only_the_balancer_knows_are_unaccounted(tmp_path: Path) -> None:
+    def lose(made: synthetic.Made) -> None:
+        made.records[1] = made.records[1][:-4]
+
+    saw = heard(tmp_path, lose)
+    assert saw["unaccounted"] == saw["reconcile"]["unrecorded"] == 4 and saw["reconcile"]["differences"] == []
