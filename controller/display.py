@@ -90,11 +90,12 @@ def settings(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def environment(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The recorded environment, nested keys joined by a dot, sizes in GiB."""
+    """Recorded facts as lines, without what is empty: a nested table takes one line, sizes are in GiB."""
     for key, value in facts.items():
+        name = f"{prefix}{key.removesuffix('_bytes').replace('_', ' ')}"
         if isinstance(value, Mapping):
-            yield from environment(value, f"{prefix}{key}.")
+            yield name, ", ".join(f"{inner} {text}" for inner, text in value.items())
         elif isinstance(value, int | float) and key.endswith("_bytes"):
-            yield f"{prefix}{key.removesuffix('_bytes')}", f"{value / 2**30:.1f} GiB"
+            yield name, f"{value / 2**30:.1f} GiB"
         elif value not in (None, "", []):
-            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -117,7 +117,7 @@ def over_time(records: Records, window: Window, generator: Mapping[str, Array]) 
         shapes=[{**shade, "x0": start, "x1": end} for start, end in outside if end > start],
         hovermode="x unified",
         showlegend=True,
-        legend={"orientation": "h", "y": 1.07, "x": 0},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
     )
     data = [
         *_throughput(records, run, block_ns, window),
