@@ -46,6 +46,7 @@ KSERVE: Final = {
     "string": BYTES,
 }
 ANY: Final = -1  # a dimension without bounds
+MAX_STRINGS_BYTES: Final = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,9 @@ class Engine:
             request.wait()
             ended_ns = time.perf_counter_ns()
             outputs = [self._output(request, position) for position in job.wanted]
-        except RuntimeError as error:
+        except InvalidRequest as error:
+            return error
+        except Exception as error:  # whatever it is, the thread and its infer request serve the next job
             return self._failure(error)
         return Answer(outputs, (started_ns - job.submitted_ns) / 1e3, (ended_ns - started_ns) / 1e3)
 
@@ -168,7 +171,7 @@ class Engine:
         raw = tensors.to_raw(tensor.bytes_data if spec.datatype == BYTES else tensor.data)
         return OutputTensor(spec, tuple(tensor.shape), raw)
 
-    def _failure(self, error: RuntimeError) -> ServingError:
+    def _failure(self, error: Exception) -> ServingError:
         """Where shapes are free, OpenVINO finds a shape that the graph cannot take only when it runs."""
         if any(ANY in spec.shape for spec in self.inputs):
             return InvalidRequest(f"the model cannot take these inputs: {_one_line(error)}")
@@ -190,8 +193,15 @@ def with_defaults(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wrap(array: Array, element_type: Any) -> Any:
+    """OpenVINO's tensor over the array; strings are copied by way of numpy's fixed width, which drops final NULs."""
     if array.dtype.kind != "O":
         return ov.Tensor(array, array.shape, element_type)
+    if any(element.endswith(b"\0") for element in array.flat):
+        raise InvalidRequest("a BYTES element ends with a NUL byte, which OpenVINO's Python interface cannot carry")
+    if array.size * max(map(len, array.flat), default=0) > MAX_STRINGS_BYTES:
+        raise InvalidRequest(
+            f"BYTES elements padded to the longest exceed {MAX_STRINGS_BYTES} bytes; send fewer at once"
+        )
     return ov.Tensor(array.astype("S"))
 
 

@@ -73,7 +73,7 @@ async def _start_grpc(stack: contextlib.AsyncExitStack, plane: Plane, chosen: Op
 
 async def _start_rest(stack: contextlib.AsyncExitStack, plane: Plane, chosen: Options) -> None:
     app = RestApp(plane, metrics_enabled=chosen.metrics_enable)
-    listener = _listen(chosen.rest_bind_address, chosen.rest_port)
+    listener = listen(chosen.rest_bind_address, chosen.rest_port)
     server = RestServer(rest_config(app))
     task = asyncio.create_task(server.serve([listener]))
     while not server.started:
@@ -111,9 +111,11 @@ def rest_config(app: Any) -> uvicorn.Config:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A bound TCP socket; raises StartError where the port is busy."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else asyncio's own loop answers 40 ms late
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`python -m server.reference`: answers recorded requests with OpenVINO alone, so that a server's answers can be checked.
+"""`python -m server.reference`: OpenVINO's own answers to recorded requests, for a server's to be checked.
 
 Reads KServe ModelInferRequest messages, length-delimited, and writes as many ModelInferResponse messages in the same
 order. It shares the server's engine and codec, but neither protocol: the same properties give the same bits.
@@ -24,7 +24,7 @@ from server.plane import ServedModel
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Exit 0 when all are answered; 2 for wrong flags, 1 for a model that does not load or a request that it refuses."""
+    """Exit 0 when all are answered; 2 for wrong flags, 1 for a model that does not load or a request it refuses."""
     try:
         chosen = _parse(arguments)
         file = repository.find(chosen.model_path)

@@ -1,0 +1,78 @@
+"""The models and the real server processes that the tests share."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as op
+
+from tests.server.small_models import KINDS, Serve, Server, free_ports, kinds_model, parameter, save, wait_ready
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """kinds: every datatype; typed: those with typed contents; free: y = relu(x), any shape of two dimensions;
+    strict: y = x as [2, 32], which OpenVINO refuses only when it runs; slow: seconds for an input of 256 B."""
+    root = tmp_path_factory.mktemp("models")
+    free = parameter("x", ov.Type.f32, [-1, -1])
+    strict = parameter("x", ov.Type.f32, [-1, -1])
+    slow = parameter("x", ov.Type.f32, [1, 512])
+    node = op.broadcast(slow, op.constant(np.array([8192, 512], np.int64)))
+    weights = np.random.default_rng(1).standard_normal((512, 512)).astype(np.float32) / 16
+    for _ in range(12):
+        node = op.relu(op.matmul(node, op.constant(weights), False, False))
+    mean = op.reduce_mean(node, op.constant(np.array([0], np.int64)), keep_dims=True)
+    return {
+        "kinds": kinds_model(root / "kinds", list(KINDS)),
+        "typed": kinds_model(root / "typed", [kind for kind in KINDS if kind not in ("FP16", "BF16")]),
+        "free": save(root / "free", [free], {"y": op.relu(free)}),
+        "strict": save(root / "strict", [strict], {"y": op.reshape(strict, [2, 32], special_zero=False)}),
+        "slow": save(root / "slow", [slow], {"y": mean}),
+    }
+
+
+@pytest.fixture(scope="session")
+def serve(models: dict[str, Path]) -> Iterator[Serve]:
+    """Starts a server of one of the models; all are ended with the session, and must then exit 0."""
+    servers: list[Server] = []
+
+    def start(model: str, *flags: str) -> Server:
+        grpc_port, rest_port = free_ports(2)
+        command = [sys.executable, "-m", "server.main", "--model_name", model, "--model_path", str(models[model])]
+        command += ["--port", str(grpc_port), "--rest_port", str(rest_port), "--metrics_enable", *flags]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        servers.append(Server(process, grpc_port, rest_port))
+        wait_ready(servers[-1])
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+    outcomes = []
+    for server in servers:
+        log = server.process.communicate(timeout=60)[1]
+        outcomes.append((server.process.returncode, "Traceback" in log, log))
+    assert all(code == 0 and not failed for code, failed, _ in outcomes), outcomes
+
+
+@pytest.fixture(scope="session")
+def kinds(serve: Serve) -> Server:
+    return serve("kinds")
+
+
+@pytest.fixture(scope="session")
+def typed(serve: Serve) -> Server:
+    return serve("typed")
+
+
+@pytest.fixture(scope="session")
+def free(serve: Serve) -> Server:
+    return serve("free", "--nireq", "4")
