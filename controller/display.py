@@ -24,7 +24,7 @@ def figure(value: float | None) -> str:
     """Three digits or so: 0.754, 8.01, 12.3, 1,234."""
     if value is None:
         return ABSENT
-    size = abs(value)
+    size = abs(float(f"{value:.3g}"))  # 0.9999 is 1.00, not 1.000
     digits = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}"
 
@@ -86,16 +86,20 @@ def settings(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for section, keys in spec.items():
         for key, value in keys.items():
             if value not in (None, {}, []):
-                yield f"{section}.{key}", str(value)
+                yield f"{section}.{key}", _text(value)
 
 
 def environment(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Recorded facts as lines, without what is empty: a nested table takes one line, sizes are in GiB."""
+    """Recorded facts as lines, without what is empty: a nested table takes one line, sizes are in GiB or MiB."""
     for key, value in facts.items():
         name = f"{prefix}{key.removesuffix('_bytes').replace('_', ' ')}"
-        if isinstance(value, Mapping):
-            yield name, ", ".join(f"{inner} {text}" for inner, text in value.items())
-        elif isinstance(value, int | float) and key.endswith("_bytes"):
-            yield name, f"{value / 2**30:.1f} GiB"
-        elif value not in (None, "", []):
-            yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if isinstance(value, int | float) and key.endswith("_bytes"):
+            yield name, f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
+        elif value not in (None, "", [], {}):
+            yield name, _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{inner} {text}" for inner, text in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -159,9 +159,14 @@ def time_spent(runs: Sequence[Mapping[str, Any]]) -> Chart:
     """A bar a run: the parts that its mean latency is made of."""
     names = [run.get("name", "") for run in runs]
     data = []
+    widest = max(sum(part or 0.0 for part in run["breakdown_ms"].values()) for run in runs)
     for part, color in PARTS.items():
         values = [max(0.0, run["breakdown_ms"][part] or 0.0) for run in runs]
-        texts = {"text": [display.figure(value) for value in values], "textposition": "inside", "textangle": 0}
+        texts = {
+            "text": [display.figure(value) if value > 0.05 * widest else "" for value in values],
+            "textposition": "inside",
+            "textangle": 0,
+        }
         inside = {"insidetextanchor": "middle", "textfont": {"color": "white", "size": 12}, "constraintext": "none"}
         bars = {"type": "bar", "orientation": "h", "x": values, "y": names, "marker": {"color": color}}
         data.append({**bars, **texts, **inside, "name": display.PARTS[part], "hovertemplate": "%{x:.3g} ms"})

@@ -15,6 +15,7 @@ from controller import display
         (None, "—"),
         (0.0, "0"),
         (0.7541, "0.754"),
+        (0.9999, "1.00"),
         (8.009, "8.01"),
         (12.27, "12.3"),
         (474.8, "475"),
@@ -77,3 +78,16 @@ def test_the_environment_takes_a_line_a_fact() -> None:
 def test_the_load_is_told_in_a_line() -> None:
     spec = {"load": {"clients": 1, "processes": 1, "protocol": "rest", "via": "direct", "batch": 4}}
     assert display.load(spec) == "1 client in 1 process, closed loop, REST, direct, batch 4"
+
+
+def test_settings_leave_out_what_is_empty_and_write_tables_plainly() -> None:
+    spec = {"load": {"clients": 4, "shapes": {"x": [1, 3]}, "ranges": {}, "payload": "random"}, "slo": {}}
+    assert list(display.settings(spec)) == [
+        ("load.clients", "4"),
+        ("load.shapes", "x [1, 3]"),
+        ("load.payload", "random"),
+    ]
+
+
+def test_small_sizes_are_in_mib() -> None:
+    assert list(display.environment({"size_bytes": 3 * 2**19}, "model ")) == [("model size", "1.5 MiB")]
