@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
 Protocol = Literal["grpc", "rest"]
 Positive = Annotated[int, Field(ge=1)]
-Range = Annotated[tuple[float, float], Strict(False)]  # TOML has no tuples
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Range = Annotated[tuple[Finite, Finite], Strict(False)]  # TOML has no tuples
 Shape = Annotated[list[Positive], Field(min_length=0, max_length=16)]
 
 

@@ -28,6 +28,7 @@ CHANNEL: Final = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+RESETS: Final = ("UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN")  # what gRPC makes of a connection or stream cut off
 CONTENTS: Final = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -103,10 +104,10 @@ class GrpcTransport:
         message = f"{name}: {error.message()}"
         if self._aborted or (name == "DEADLINE_EXCEEDED" and (local or overdue)):
             return Failure(TIMEOUT, message)
-        if name == "UNAVAILABLE" and (local or "failed to connect" in message):
-            return Failure(CONNECTION, message)
         if name == "INTERNAL" and "deserializing response" in message:
             return Failure(UNREADABLE, message)
+        if (local and name in RESETS) or (name == "UNAVAILABLE" and "failed to connect" in message):
+            return Failure(CONNECTION, message)
         return Failure(GRPC_CODES.get(name, GRPC_CODES["UNKNOWN"]), message)
 
     def tensors(self, result: Any) -> list[Tensor]:

@@ -37,12 +37,10 @@ def prepare(
     code, tail = _finish("the payload maker", command, log)
     if code == 4:
         raise ReferenceFailed(tail)
+    if code == 2:  # a line for each mistake
+        raise LoadproofError("; ".join(line.removeprefix("loadproof: ") for line in tail.splitlines()))
     if code:
-        lines = tail.splitlines() or [f"exit code {code}"]
-        message = lines[-1].removeprefix("loadproof: ")
-        raise LoadproofError(
-            message if code == 2 else f"the payload maker failed: {message}", "" if code == 2 else tail
-        )
+        raise LoadproofError(f"the payload maker failed with code {code} (log: {log})", tail)
 
 
 def refer(model_path: Path, openvino_flags: Sequence[str], payloads: Path, answers: Path, log: Path) -> None:
