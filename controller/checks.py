@@ -27,7 +27,6 @@ class Reason:
 def judge(run: Facts) -> tuple[Verdict, list[dict[str, str]]]:
     """The verdict on a RUN of summary.json (its figures, `reconcile`, `events`, `log`) and its reasons, worst first."""
     found = [(reason, fields) for reason in REASONS if (fields := reason.fields(run)) is not None]
-    found.sort(key=lambda pair: pair[0].severity != "INVALID")
     reasons = [
         {
             "code": reason.code,
@@ -101,6 +100,7 @@ def _saturated(run: Facts) -> Facts | None:
     return {"cpu": cpu} if cpu is not None and cpu > SATURATED_CPU_PERCENT else None
 
 
+# Worst first: the order in which they are told, and the first one's severity is the verdict.
 REASONS: Final = (
     Reason(
         "interrupted",

@@ -123,7 +123,7 @@ def _balancer_count(samples: pa.Table, protocol: str) -> int | None:
 
 def _mean_ms(scrapes: Scrapes, name: str, window: Edges, **labels: str) -> float | None:
     total, count = (scrapes.growth(f"{name}_{part}", window, **labels) for part in ("sum", "count"))
-    return total / count / 1001 if total is not None and count else None
+    return total / count / 1000 if total is not None and count else None
 
 
 def _without_bounds(latency_ms: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,11 @@ def test_a_failed_request_that_never_connected_is_failed_and_not_a_disagreement(
     assert result["reconcile"]["never_arrived"] == 1
 
 
+def test_the_table_has_the_worst_reasons_first() -> None:
+    severities = [reason.severity for reason in checks.REASONS]
+    assert severities == sorted(severities, key=["INVALID", "FLAGGED"].index)
+
+
 def test_codes_are_unique_and_every_reason_says_what_to_do() -> None:
     codes = [reason.code for reason in checks.REASONS]
     assert len(set(codes)) == len(codes) and set(codes) == set(FIRES)
