@@ -228,10 +228,9 @@ def _spec(port: Any, name: str) -> TensorSpec:
 
 
 def _one_line(error: Exception) -> str:
-    """OpenVINO's message without the lines that say where in its source it was thrown; 500 characters at most."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    kept = [line for line in lines if line and not re.match(r"Exception from |Check '", line)]
-    return " ".join(kept or lines)[:500]
+    """OpenVINO's message without the places in its source where it was thrown; 500 characters at most."""
+    text = re.sub(r"(Caught exception: )?Exception from \S+:\d+:", "", str(error))
+    return " ".join(text.split())[:500] or type(error).__name__
 
 
 def version() -> str:

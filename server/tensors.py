@@ -77,12 +77,12 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], raw: Buffer) -> Arr
         elements = _split_bytes(name, raw)
         if len(elements) != math.prod(shape):
             raise InvalidRequest(f"{name}: {len(elements)} BYTES elements for shape {list(shape)}")
-        return _object_array(elements).reshape(shape)
+        return _shaped(name, _object_array(elements), shape)
     dtype = DATATYPES[datatype].dtype
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
         raise InvalidRequest(f"{name}: {len(raw)} bytes for {datatype} of shape {list(shape)}, which takes {expected}")
-    array = np.frombuffer(raw, dtype).reshape(shape) if expected else np.empty(shape, dtype)
+    array = _shaped(name, np.frombuffer(raw, dtype) if expected else np.empty(0, dtype), shape)
     if datatype == "BOOL" and expected and array.view(np.uint8).max() > 1:
         raise InvalidRequest(f"{name}: a BOOL byte must be 0 or 1")
     return array if array.flags.aligned else array.copy()
@@ -100,11 +100,11 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence
     if len(values) != math.prod(shape):
         raise InvalidRequest(f"{name}: {len(values)} values for {datatype} of shape {list(shape)}")
     if datatype == BYTES:
-        return _object_array(list(values)).reshape(shape)
+        return _shaped(name, _object_array(list(values)), shape)
     if raw_only(datatype):
         raise InvalidRequest(f"{name}: {datatype} has no typed contents; send it raw")
     try:
-        return np.array(values, DATATYPES[datatype].dtype).reshape(shape)
+        return _shaped(name, np.array(values, DATATYPES[datatype].dtype), shape)
     except OverflowError:
         raise InvalidRequest(f"{name}: a value is outside the range of {datatype}") from None
 
@@ -118,7 +118,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Arra
     array = _json_array(name, DATATYPES[datatype], data)
     if array.shape not in ((math.prod(shape),), tuple(shape)):
         raise InvalidRequest(f"{name}: data of shape {list(array.shape)} does not fit shape {list(shape)}")
-    return array.reshape(shape)
+    return _shaped(name, array, shape)
 
 
 def to_json(name: str, datatype: str, raw: Buffer) -> list[Any]:
@@ -132,6 +132,14 @@ def to_json(name: str, datatype: str, raw: Buffer) -> list[Any]:
         return [item.decode() for item in _split_bytes(name, raw)]
     except UnicodeDecodeError:
         raise InvalidRequest(f"{name}: an element is not UTF-8; ask for it with binary_data") from None
+
+
+def _shaped(name: str, array: Array, shape: Sequence[int]) -> Array:
+    """The array under `shape`, of as many elements, which may still have too many or, beside a 0, too large dimensions."""
+    try:
+        return array.reshape(shape)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"{name}: shape has more or larger dimensions than a tensor can have") from None
 
 
 def _split_bytes(name: str, raw: Buffer) -> list[bytes]:
