@@ -64,9 +64,7 @@ def _online(run: Run, seen: Seen, stack: contextlib.ExitStack, view: View, web_p
     stack.callback(scraper.stop)
     scraper.scrape()  # the start edge: nothing was asked yet
     url = (witness or target).address(run.load.protocol)
-    spec = LoadSpec(
-        run=seen.run_id, url=url, model=target.model, load=run.load, measure=run.measure
-    )
+    spec = LoadSpec(run=seen.run_id, url=url, model=target.model, load=run.load, measure=run.measure)
     spec_path, payloads = seen.work / "spec.json", seen.work / "payloads.bin"
     spec_path.write_text(spec.model_dump_json())
     view.stage("preparing payloads and references")
@@ -78,18 +76,21 @@ def _online(run: Run, seen: Seen, stack: contextlib.ExitStack, view: View, web_p
         return
     view.stage("arming the clients")
     generated = load.generate(spec, spec_path, payloads, answers, seen.work, seen.logs, web_port)
+    interrupted = False
     with generated as generator:
         try:
             _follow(generator, seen, target, witness, view)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # what was measured so far still has to reconcile
+            interrupted = True
             view.stage("stopping")
             generator.stop_early()
             _follow(generator, seen, target, witness, view)
-            raise
     view.stage("reconciling")
     scraper.until_agreed(timeout_s=1 if seen.events else 10)
     if witness and not seen.has("balancer_died"):
         _wait_for_log(witness.requests_log)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _start_server(run: Run, seen: Seen, stack: contextlib.ExitStack) -> Target:

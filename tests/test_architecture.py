@@ -11,7 +11,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("server", "clients", "controller", "benchmarks")
 MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-OFFLINE = ("rundir", "statistics", "analyse", "checks", "plots", "report", "terminal")
+OFFLINE = {
+    "rundir",
+    "statistics",
+    "population",
+    "scrapes",
+    "reconcile",
+    "witnesses",
+    "analyse",
+    "checks",
+    "display",
+    "plots",
+    "report",
+    "terminal",
+}
 ONLINE_LIBRARIES = {"locust", "gevent", "grpc", "tritonclient", "openvino", "docker"}
 
 
