@@ -1,8 +1,8 @@
 """`loadproof-server`: starts the model server on OVMS's flags, and ends it when SIGTERM or SIGINT comes.
 
-One uvloop event loop serves gRPC (grpc.aio), REST (uvicorn) and /metrics; inferences run in the engine's threads. Decided
-by `python -m benchmarks.server_loops` on 2026-11-22: tiny MLP, two cores that other programs used as well, median of three
-rounds (benchmarks/results/server_loops-2026-11-22.json), requests/s and p99:
+One uvloop event loop serves gRPC (grpc.aio), REST (uvicorn) and /metrics; inferences run in the engine's threads.
+Decided by `python -m benchmarks.server_loops` on 2026-11-22: tiny MLP, two cores that other programs used as well,
+median of three rounds (benchmarks/results/server_loops-2026-11-22.json), requests/s and p99:
 
     load             one uvloop     one asyncio    grpcio threads   REST's own thread   REST's own process
     gRPC, 8          1361, 15.6 ms  1280, 12.0 ms  1136, 15.4 ms
@@ -10,10 +10,11 @@ rounds (benchmarks/results/server_loops-2026-11-22.json), requests/s and p99:
     gRPC 8, REST 8   1719, 26.3 ms                                  1569, 25.5 ms       2010, 15.8 ms
     gRPC 8, scraped  1360, 15.8 ms                                  1316,  9.7 ms       1263, 14.0 ms
 
-Readings on that machine differ by 20 to 30 % from round to round, so but for a process of its own under both loads nothing
-here stands out: the simplest arrangement, without locks and with one model in memory, was taken. Scraping each second
-costs no throughput that can be seen. A REST process would hold the model twice and split the infer requests; workers as
-processes for both protocols are the way beyond one core of Python.
+Readings on that machine differed by 20 to 30 % from round to round, and a run just before had both REST candidates equal
+(2531 and 2541): only a process of its own, under both loads, stood out in both runs. So the simplest arrangement was
+taken, without locks and with one model in memory. Scraping each second cost no throughput that could be seen. A REST
+process would hold the model twice and split the infer requests; processes that serve both protocols are the way beyond
+one core of Python.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def to_json(name: str, datatype: str, raw: Buffer) -> list[Any]:
 
 
 def _shaped(name: str, array: Array, shape: Sequence[int]) -> Array:
-    """The array under `shape`, of as many elements, which may still have too many or, beside a 0, too large dimensions."""
+    """The array under `shape`, of as many elements; it may still have too many or, beside a 0, too large dimensions."""
     try:
         return array.reshape(shape)
     except (ValueError, OverflowError):
