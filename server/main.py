@@ -10,11 +10,11 @@ median of three rounds (benchmarks/results/server_loops-2026-11-22.json), reques
     gRPC 8, REST 8   1719, 26.3 ms                                  1569, 25.5 ms       2010, 15.8 ms
     gRPC 8, scraped  1360, 15.8 ms                                  1316,  9.7 ms       1263, 14.0 ms
 
-Readings on that machine differed by 20 to 30 % from round to round, and a run just before had both REST candidates equal
-(2531 and 2541): only a process of its own, under both loads, stood out in both runs. So the simplest arrangement was
-taken, without locks and with one model in memory. Scraping each second cost no throughput that could be seen. A REST
-process would hold the model twice and split the infer requests; processes that serve both protocols are the way beyond
-one core of Python.
+Readings on that machine differed by 20 to 30 % from round to round, and a run just before had both REST candidates
+equal (2531 and 2541): only a process of its own, under both loads, stood out in both runs. So the simplest arrangement
+was taken, without locks and with one model in memory. Scraping each second cost no throughput that could be seen. A
+REST process would hold the model twice and split the infer requests; processes that serve both protocols are the way
+beyond one core of Python.
 """
 
 from __future__ import annotations
