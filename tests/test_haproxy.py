@@ -203,18 +203,14 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
         time.sleep(0.02)
 
 
-def epoch_us() -> float:
-    return time.time() * 1e6
-
-
 def test_client_log_and_counters_agree_over_grpc(start: Start, grpc_server: str) -> None:
     lab = start(server_grpc=grpc_server)
-    before_us = epoch_us()
+    before_us = time.time() * 1e6
     with lab.channel() as channel:
         for number in range(50):
             assert lab.ask_grpc(channel, b"tensor", f"r1.1.{number}.m") == b"tensor"
         lab.ask_grpc(channel, b"", "not-an-inference", LIVE)
-    after_us = epoch_us()
+    after_us = time.time() * 1e6
 
     assert lab.counted("http_requests_total", "grpc_infer") == lab.counted("sessions_total", "grpc_infer") == 50
     assert lab.counted("http_requests_total", "grpc_other") == 1
@@ -280,9 +276,8 @@ def test_sixteen_mebibytes_pass_both_ways(start: Start, grpc_server: str, rest_s
     body = os.urandom(1 << 20) * 16
     with lab.channel() as channel:
         assert lab.ask_grpc(channel, body, "g") == body
-    connection = lab.connection()
-    assert lab.ask_rest(connection, body, x_loadproof_id="r") == (200, body)
-    connection.close()
+    with contextlib.closing(lab.connection()) as connection:
+        assert lab.ask_rest(connection, body, x_loadproof_id="r") == (200, body)
     rows, _ = lab.finish()
     assert {row["id"]: row["termination"] for row in rows} == {"g": "--", "r": "--"}
 
@@ -291,9 +286,8 @@ def test_a_slow_answer_is_the_servers_time(start: Start, grpc_server: str, rest_
     lab = start(grpc_server, rest_server[0])
     with lab.channel() as channel:
         lab.ask_grpc(channel, b"slow", "g")
-    connection = lab.connection()
-    lab.ask_rest(connection, b"slow", x_loadproof_id="r")
-    connection.close()
+    with contextlib.closing(lab.connection()) as connection:
+        lab.ask_rest(connection, b"slow", x_loadproof_id="r")
     rows, _ = lab.finish()
     assert sorted(row["id"] for row in rows) == ["g", "r"]
     assert all(row["headers_us"] - row["accepted_us"] > SLOW_S * 0.9e6 for row in rows)
@@ -302,10 +296,8 @@ def test_a_slow_answer_is_the_servers_time(start: Start, grpc_server: str, rest_
 def test_a_server_that_closes_without_an_answer_is_asked_once(start: Start, rest_server: Rest) -> None:
     address, seen = rest_server
     lab = start(server_rest=address)
-    connection = lab.connection()
-    status, _ = lab.ask_rest(connection, b"cut", x_loadproof_id="cut")
-    connection.close()
-    assert status == 502
+    with contextlib.closing(lab.connection()) as connection:
+        assert lab.ask_rest(connection, b"cut", x_loadproof_id="cut")[0] == 502
     assert seen == [b"cut"]
     rows, _ = lab.finish()
     assert [(row["id"], row["status"], row["termination"], row["headers_us"]) for row in rows] == [
@@ -332,9 +324,8 @@ def test_without_a_ready_server_the_balancer_answers_503_on_both_protocols(start
     (port,) = free_ports(1)
     lab = start(grpc_server, f"127.0.0.1:{port}")
     wait_until(lambda: all(f"{name}_infer/server is DOWN" in lab.said.read_text() for name in ("grpc", "rest")))
-    connection = lab.connection()
-    assert lab.ask_rest(connection, b"x", x_loadproof_id="rest")[0] == 503
-    connection.close()
+    with contextlib.closing(lab.connection()) as connection:
+        assert lab.ask_rest(connection, b"x", x_loadproof_id="rest")[0] == 503
     with lab.channel() as channel, pytest.raises(grpc.RpcError) as refused:
         lab.ask_grpc(channel, b"x", "grpc")
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -344,12 +335,25 @@ def test_without_a_ready_server_the_balancer_answers_503_on_both_protocols(start
     assert all(expected.items() <= row.items() for row in rows)
 
 
+def test_a_refused_connection_is_not_tried_again(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        lab = start(server_rest=f"127.0.0.1:{server.getsockname()[1]}", health="tcp")
+        server.settimeout(30)
+        with contextlib.closing(lab.connection()) as first:
+            first.request("POST", REST_INFER, b"x")
+            server.accept()[0].close()
+    with contextlib.closing(lab.connection()) as connection:
+        assert lab.ask_rest(connection, b"x", x_loadproof_id="refused")[0] == 503
+    assert lab.counted("retry_warnings_total", "rest_infer") == 0
+    row = lab.finish()[0][-1]
+    assert (row["id"], row["status"], row["retries"]) == ("refused", 503, 0)
+
+
 def test_an_id_is_bounded_and_cannot_break_the_line(start: Start, rest_server: Rest) -> None:
     lab = start(server_rest=rest_server[0])
-    connection = lab.connection()
-    for headers in ({"x_loadproof_id": "a b\t\"'é"}, {"x_loadproof_id": "x" * 500}, {}):
-        assert lab.ask_rest(connection, b"x", **headers)[0] == 200
-    connection.close()
+    with contextlib.closing(lab.connection()) as connection:
+        for headers in ({"x_loadproof_id": "a b\t\"'é"}, {"x_loadproof_id": "x" * 500}, {}):
+            assert lab.ask_rest(connection, b"x", **headers)[0] == 200
     rows, tally = lab.finish()
     assert tally == Tally(rows=3)
     assert [row["id"] for row in rows] == ["a%20b%09%22%27%E9", "x" * 96, ""]
