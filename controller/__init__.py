@@ -1,1 +1,1 @@
-"""The execution controller: plan, launch, load, collect, analyse, report; the last three read a run directory only."""
+"""The execution controller: plan, launch, load, collect; then analyse and report, which read a run directory only."""

@@ -1,1 +1,1 @@
-"""The model server: KServe v2 over gRPC and REST on OpenVINO, with the command line and metrics of OpenVINO Model Server."""
+"""The model server: KServe v2 over gRPC and REST on OpenVINO, with OpenVINO Model Server's flags and metrics."""

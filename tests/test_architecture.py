@@ -1,4 +1,4 @@
-"""The layout is the architecture: who may import what, how long files and functions may be, and what every module says."""
+"""The layout is the architecture: who may import what, how long files and functions may be, and what modules say."""
 
 from __future__ import annotations
 
