@@ -48,8 +48,9 @@ def run(
     Exit codes: 0 good (FLAGGED included), 1 error, 2 bad plan or usage, 3 an SLO failed, 4 a run is INVALID,
     130 interrupted.
     """
-    from controller import analyse, terminal
+    from controller import analyse
     from controller.campaign import Campaign, output_directory
+    from controller.report import terminal
 
     checked, runs = plans.read(plan, settings or ())
     if dry_run:
@@ -70,8 +71,9 @@ def run(
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="a run directory")]) -> None:
     """Analyse and render a run directory again; nothing but its files is read."""
-    from controller import analyse, terminal
+    from controller import analyse
     from controller import report as reports
+    from controller.report import terminal
 
     summary = analyse.campaign(directory)
     reports.render(directory)

@@ -7,19 +7,19 @@ import time
 from pathlib import Path
 
 from clients.spec import LoadSpec
-from controller import collect
-from controller.collect import Seen
+from controller.collect import gather
+from controller.collect.gather import Seen
+from controller.collect.log_collector import LOOK_INTERVAL_S
+from controller.collect.scrape import Scraper
 from controller.errors import LoadproofError
 from controller.launch import balancer, load, server
 from controller.launch.balancer import Balancer
 from controller.launch.child import Child
 from controller.launch.load import Event, Generator, ReferenceFailed
 from controller.launch.server import Target
-from controller.log_collector import LOOK_INTERVAL_S
 from controller.models import Model
 from controller.plan import Run
 from controller.progress import View
-from controller.scrape import Scraper
 
 POLL_S = 0.2
 ARM_TIMEOUT_S = 300  # from the master's start to T0: workers start, get the payloads, connect
@@ -48,7 +48,7 @@ def measure(
         raise
     finally:
         view.stage("collecting")
-        collect.write(seen)
+        gather.write(seen)
 
 
 def _online(run: Run, seen: Seen, stack: contextlib.ExitStack, view: View, web_port: int | None) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 import grpc
 import pytest
 
-from controller.balancer_log import Tally, read
-from controller.scrape import Scraper
+from controller.collect.balancer_log import Tally, read
+from controller.collect.scrape import Scraper
 
 CONFIGURATION = Path(__file__).parent.parent / "haproxy" / "haproxy.cfg"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -92,7 +92,7 @@ class Lab:
     def __init__(self, directory: Path, server_grpc: str, server_rest: str, health: str) -> None:
         self.log = directory / "requests.log"
         self.grpc, self.rest, stats = (f"127.0.0.1:{port}" for port in free_ports(3))
-        command = [sys.executable, "-m", "controller.log_collector", "--out", str(self.log)]
+        command = [sys.executable, "-m", "controller.collect.log_collector", "--out", str(self.log)]
         self.collector = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.collector.stdout
         port = self.collector.stdout.readline().split(":")[1].strip(" }\n")

@@ -44,7 +44,7 @@ def start(target: Target, logs: Path) -> Iterator[Balancer]:
     if program is None:
         raise LoadproofError("HAProxy is not installed; apt-get install haproxy, or --set load.via=direct")
     requests_log = logs / "balancer-requests.log"
-    command = [sys.executable, "-m", "controller.log_collector", "--out", str(requests_log)]
+    command = [sys.executable, "-m", "controller.collect.log_collector", "--out", str(requests_log)]
     with Child("the log collector", command, logs / "collector.log", pipe=True) as collector:
         said = collector.stdout.readline()
         if not said:

@@ -10,8 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from controller import analyse, plots
-from controller.population import Records, Window
+from controller import analyse
+from controller.analyse.population import Records, Window
+from controller.report import plots
 from tests.controller import synthetic
 
 WINDOW = Window.of(2, 10)

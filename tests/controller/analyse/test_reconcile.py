@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from controller import rundir
-from controller.reconcile import BalancerLog, balancer_log, matching, reconcile
+from controller.analyse.reconcile import BalancerLog, balancer_log, matching, reconcile
 
 
 def log(requests: dict[str, str], rows: list[tuple[str, str, str]]) -> BalancerLog:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.records import RECORD
-from controller import balancer_log, rundir
-from controller.balancer_log import Tally
+from controller import rundir
+from controller.collect import balancer_log
+from controller.collect.balancer_log import Tally
+from controller.collect.scrape import Scraper
 from controller.models import Model
 from controller.plan import Run
-from controller.scrape import Scraper
 
 PREPARATION = 0  # the worker number in the ids of the requests that took the references
 
@@ -51,7 +52,7 @@ class Seen:
         return self.directory / "work"
 
     def event(self, code: str, message: str) -> None:
-        """Something that the verdict has to know; the codes are those of controller/checks.py."""
+        """Something that the verdict has to know; the codes are those of controller/analyse/checks.py."""
         elapsed_s = None if self.t0_monotonic_ns is None else (time.monotonic_ns() - self.t0_monotonic_ns) / 1e9
         self.events.append({"time_s": elapsed_s, "code": code, "message": message})
 

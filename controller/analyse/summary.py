@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from controller import checks, rundir, statistics, witnesses
+from controller import rundir
+from controller.analyse import checks, statistics, witnesses
+from controller.analyse.population import Records, Window
 from controller.errors import Exit
-from controller.population import Records, Window
 
 
 def campaign(directory: Path) -> dict[str, Any]:

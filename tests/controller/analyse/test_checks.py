@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller import analyse, checks
+from controller import analyse
+from controller.analyse import checks
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
-from controller import statistics
+from controller.analyse import statistics
 
 PERCENTILES = sorted(statistics.MINIMUM)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller import display
+from controller.report import display
 
 
 @pytest.mark.parametrize(

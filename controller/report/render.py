@@ -13,8 +13,9 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from controller import analyse, display, plots, rundir
-from controller.population import Records, Window
+from controller import analyse, rundir
+from controller.analyse.population import Records, Window
+from controller.report import display, plots
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from controller import scrape
+from controller.collect import scrape
+from controller.collect.scrape import Scraper, read_metrics
 from controller.rundir import SAMPLES
-from controller.scrape import Scraper, read_metrics
 
 OVMS = """\
 # HELP ovms_requests_success Number of successful requests.

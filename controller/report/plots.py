@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from controller import display, statistics
-from controller.population import Records, Window
+from controller.analyse import statistics
+from controller.analyse.population import Records, Window
+from controller.report import display
 
 INK: Final = "#1d2733"
 QUIET: Final = "#66717f"

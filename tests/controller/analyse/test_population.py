@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from controller.population import Records, Window
+from controller.analyse.population import Records, Window
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
 

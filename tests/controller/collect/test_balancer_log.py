@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller import balancer_log
-from controller.balancer_log import Tally, parse, pieces, read
+from controller.collect import balancer_log
+from controller.collect.balancer_log import Tally, parse, pieces, read
 from controller.rundir import BALANCER
 
 GOOD = b"1795334949984272 1795334950035409 1795334950035500 200 -- 0 0 server r001.1.17.m"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller import analyse, terminal
+from controller import analyse
+from controller.report import terminal
 from tests.controller import synthetic
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from controller import rundir, statistics, witnesses
-from controller.population import Records, Window
-from controller.witnesses import breakdown_ms
+from controller import rundir
+from controller.analyse import statistics, witnesses
+from controller.analyse.population import Records, Window
+from controller.analyse.witnesses import breakdown_ms
 from tests.controller import synthetic
 from tests.controller.synthetic import Change
 

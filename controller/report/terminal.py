@@ -12,7 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from controller import display, rundir
+from controller import rundir
+from controller.report import display
 
 STYLES: Final = {"VALID": "bold green", "FLAGGED": "bold yellow", "INVALID": "bold red"}
 

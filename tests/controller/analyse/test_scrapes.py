@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from controller import rundir
-from controller.scrapes import Edges, Scrapes
+from controller.analyse.scrapes import Edges, Scrapes
 
 A, B = '{"method": "ModelInfer", "version": "1"}', '{"method": "ModelInfer", "version": "2"}'
 OTHER = '{"method": "ModelReady", "version": "1"}'

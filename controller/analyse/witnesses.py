@@ -9,10 +9,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from controller import rundir, statistics
-from controller.population import Ints, Records, Window
-from controller.reconcile import MAYBE_UNSENT, BalancerLog, balancer_log, matching, reconcile
-from controller.scrapes import Edges, Scrapes
+from controller import rundir
+from controller.analyse import statistics
+from controller.analyse.population import Ints, Records, Window
+from controller.analyse.reconcile import MAYBE_UNSENT, BalancerLog, balancer_log, matching, reconcile
+from controller.analyse.scrapes import Edges, Scrapes
 
 INTERFACE: Final = {"grpc": "gRPC", "rest": "REST"}
 WHOLE_RUN: Final = Edges()

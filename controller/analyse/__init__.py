@@ -1,0 +1,8 @@
+"""From a run directory to figures, reasons and a verdict: pure functions of what was recorded.
+
+`campaign` is what the rest of the controller uses; `summary` has the figures, `checks` the table of reasons.
+"""
+
+from controller.analyse.summary import campaign, exit_code, metrics, run, slo, spread
+
+__all__ = ["campaign", "exit_code", "metrics", "run", "slo", "spread"]
