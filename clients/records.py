@@ -17,6 +17,7 @@ OK: Final = 0
 TIMEOUT: Final = 1000  # the client gave up after load.timeout_s
 CONNECTION: Final = 1001  # refused, reset or closed before the answer was whole
 UNREADABLE: Final = 1002  # an answer came that the client library cannot decode
+UNSENT: Final = 1003  # open loop: due while load.max_in_flight were under way, so it was never sent
 
 _NAMES: Final = {
     OK: "ok",
@@ -39,12 +40,13 @@ _NAMES: Final = {
     TIMEOUT: "timeout",
     CONNECTION: "connection",
     UNREADABLE: "unreadable",
+    UNSENT: "unsent",
 }
 GRPC_CODES: Final = {name: code for code, name in _NAMES.items() if 1 <= code <= 16}
 
 RECORD: Final = np.dtype(
     [
-        ("planned_ns", "<i8"),  # from T0; closed loop: equal to sent_ns
+        ("planned_ns", "<i8"),  # from T0, when it was due; closed loop: equal to sent_ns
         ("sent_ns", "<i8"),
         ("received_ns", "<i8"),  # the whole answer, or the moment the failure was known
         ("sequence", "<u4"),  # counts each worker's requests from 0

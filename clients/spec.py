@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
 Protocol = Literal["grpc", "rest"]
 Positive = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Range = Annotated[tuple[Finite, Finite], Strict(False)]  # TOML has no tuples
+Step = Annotated[tuple[Annotated[float, Field(ge=0, le=1_000_000)], Annotated[float, Field(gt=0)]], Strict(False)]
 Shape = Annotated[list[Positive], Field(min_length=0, max_length=16)]
 
 
@@ -25,8 +26,14 @@ class Load(Section):
     protocol: Protocol = "grpc"
     transport: Literal["tritonclient"] = "tritonclient"
     via: Literal["balancer", "direct"] = "balancer"
-    arrivals: Literal["closed"] = "closed"
-    clients: int = Field(4, ge=1, le=10_000, description="each waits for its answer before its next request")
+    arrivals: Literal["closed", "constant", "poisson", "steps", "trace"] = "closed"
+    rate_rps: float | None = Field(None, gt=0, le=1_000_000, description="constant and poisson: requests per second")
+    steps: list[Step] = Field(default_factory=list, max_length=1000, description="steps: [rate_rps, duration_s] each")
+    trace: str | None = Field(None, min_length=1, description="trace: file of seconds from T0, one a line, ascending")
+    max_in_flight: int = Field(10_000, ge=1, le=60_000, description="open loop: a due request beyond it is not sent")
+    clients: int = Field(
+        4, ge=1, le=10_000, description="closed: each waits for its answer; open: connections to spread over"
+    )
     processes: int = Field(1, ge=1, le=256, description="worker processes in all; at most one for each client")
     batch: int = Field(1, ge=1, le=4096)
     payload: str = Field("random", description="random | images | images:DIR | npy:FILE")
@@ -56,6 +63,23 @@ class Load(Section):
             if low > high:
                 raise ValueError(f"{name}: low {low} is over high {high}")
         return value
+
+    @model_validator(mode="after")
+    def _arrivals_have_what_they_need(self) -> Load:
+        needs = {"constant": "rate_rps", "poisson": "rate_rps", "steps": "steps", "trace": "trace"}
+        needed = needs.get(self.arrivals)
+        if needed and not getattr(self, needed):
+            raise ValueError(f'arrivals = "{self.arrivals}" needs load.{needed}')
+        for key in ("rate_rps", "steps", "trace"):
+            if key != needed and getattr(self, key):
+                users = " or ".join(f'"{arrivals}"' for arrivals, need in needs.items() if need == key)
+                raise ValueError(f'load.{key} is for arrivals = {users}; here it is "{self.arrivals}"')
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Requests are sent at their planned times, whatever the earlier ones do."""
+        return self.arrivals != "closed"
 
 
 class Measure(Section):
