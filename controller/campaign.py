@@ -14,6 +14,7 @@ from rich.console import Console
 
 from controller import analyse, environment, models, report, rundir
 from controller.errors import LoadproofError
+from controller.launch.child import require_free
 from controller.models import Model
 from controller.plan import Plan, Run
 from controller.progress import View
@@ -36,6 +37,8 @@ class Campaign:
 
         On an error or Ctrl-C what was measured so far is saved, summarised and reported before the exception goes on.
         """
+        if self.web_port is not None:
+            require_free(self.web_port, f"--web {self.web_port}")
         self.directory.mkdir(parents=True, exist_ok=True)
         installed = {run.server.model: self._model(run) for run in self.runs}
         self.runs = [with_defaults(run, installed[run.server.model]) for run in self.runs]

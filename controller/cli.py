@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from controller import environment
 from controller import plan as plans
 from controller.errors import Exit, LoadproofError
 
@@ -29,6 +30,19 @@ app.add_typer(model_app, name="model")
 
 Repository = Annotated[Path, typer.Option("--models", help="the model repository")]
 MODELS = Path("models")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"loadproof {environment.version('loadproof')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    """Load-test model servers and prove the numbers."""
 
 
 @app.command()

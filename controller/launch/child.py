@@ -109,3 +109,14 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
         for listener in sockets:
             listener.bind((host, 0))
         return [listener.getsockname()[1] for listener in sockets]
+
+
+def require_free(port: int, option: str, host: str = "127.0.0.1") -> None:
+    """LoadproofError that names `option` when something listens on the port already."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise LoadproofError(f"{option}: {host}:{port} cannot be had ({reason}); choose a free port") from None

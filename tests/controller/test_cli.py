@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,17 @@ def test_an_output_directory_with_something_in_it_is_refused(tmp_path: Path) -> 
     assert done.returncode == 1
     assert "has something in it already" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_busy_web_port_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        done = loadproof("run", "plans/quick.toml", "--out", str(tmp_path / "out"), "--web", port)
+    assert done.returncode == 1
+    assert f"--web {port}: 127.0.0.1:{port} cannot be had" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_options_and_commands_are_exit_2() -> None:
