@@ -1,202 +1,89 @@
-"""A small real KServe server (gRPC and REST, binary extension) that logs every request it sees and lies on demand.
+"""A small real KServe server (gRPC, REST, /metrics) whose log is the ground truth, and which lies on demand.
 
-Its model answers `y = 2 x` (FP32, any shape). `python tests/truth_server.py --log FILE` prints its two ports as one
-JSON line. Each request becomes one JSON line in the log: id, arrival and departure (monotonic ns), protocol, the
-client's address, and what was done to it.
+    python -m tests.truth_server --port 9000 --rest-port 8000 --log truth.jsonl --delay-ms 8 --stall-ms 200
+
+prints its two ports as one JSON line and serves until SIGTERM. Its model, `double`, answers y = 2 x (FP32, any shape).
+Each request becomes a line of the log: id, arrival, begin of service and departure (monotonic ns; null where there was
+none), protocol, the client's address, and what was done to it. One asyncio loop serves all.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
-import socket
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
 
-import grpc
-import numpy as np
-from tritonclient.grpc import service_pb2
-
-LIES = ("error", "wrong", "short", "drop", "stall", "garbage")
-ID_HEADER = "x-loadproof-id"
+from tests.truth import grpc_side, rest_side
+from tests.truth.house import LIES, Habits, House
+from tests.truth.service import Service
 
 
-@dataclass
-class Truth:
-    """What the server does, and its log. `every` = n: each n-th request (by arrival) gets the next lie; 0: none."""
-
-    log: TextIO
-    delay_s: float
-    lies: list[str]
-    every: int
-    stall_s: float
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _seen: int = 0
-
-    def serve(self, name: str, protocol: str, peer: str) -> str:
-        """Counts and logs one request, and takes its service time; returns "ok" or the lie that it will get."""
-        arrived_ns = time.monotonic_ns()
-        with self._lock:
-            self._seen += 1
-            turn, rest = divmod(self._seen, self.every or self._seen + 1)
-            deed = "ok" if rest else self.lies[turn % len(self.lies)]
-        if deed != "stall":
-            time.sleep(self.delay_s)
-        entry = {"id": name, "protocol": protocol, "peer": peer, "did": deed}
-        line = json.dumps({**entry, "arrived_ns": arrived_ns, "left_ns": time.monotonic_ns()})
-        with self._lock:
-            self.log.write(line + "\n")
-            self.log.flush()
-        if deed == "stall":
-            time.sleep(self.stall_s)
-        return deed
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.truth_server", description=str(__doc__).splitlines()[0])
+    add = parser.add_argument
+    add("--port", type=int, default=0, help="gRPC; 0: any free port")
+    add("--rest-port", type=int, default=0)
+    add("--log", type=Path, help="the ground truth, a JSON line a request")
+    time = parser.add_argument_group("service time")
+    add = time.add_argument
+    add("--delay-ms", type=float, default=1, help="service time")
+    add("--queue", action="store_true", help="one request at a time, in order; else all at once")
+    add("--slow-ms", type=float, default=0, help="service time of the slow ones")
+    add("--slow-share", type=float, default=0, help="share of the slow ones")
+    add("--noise", type=float, default=0, help="standard deviation of the service time, relative to it")
+    add("--stall-ms", type=float, default=0, help="how long everything stands still")
+    add("--stall-every-ms", type=float, default=2000, help="from the begin of a stall to that of the next one")
+    add("--seed", type=int, default=1)
+    lies = parser.add_argument_group("lies; references and audit are answered truly")
+    add = lies.add_argument
+    add("--lies", nargs="+", choices=LIES, default=["error"], help="told in turn")
+    add("--every", type=int, default=0, help="to each n-th request of the load")
+    add("--share", type=float, default=0, help="to a share of them, at random")
+    add("--stall-s", type=float, default=60, help="how long the lie `stall` gives no answer")
+    add("--slower", type=float, default=0, help="service times grow by this share of themselves a second")
+    add("--cold", type=int, default=0, help="so many first requests ...")
+    add("--cold-ms", type=float, default=0, help="... take so much longer")
+    add("--cache", action="store_true", help="what was asked before is answered in a tenth of the time")
+    return parser.parse_args(arguments)
 
 
-def double(raw: bytes, deed: str) -> bytes:
-    """The model: twice the input, one number off for `wrong`, the last number missing for `short`."""
-    y = np.frombuffer(raw, "<f4") * np.float32(2)
-    if deed == "wrong":
-        y[-1] += np.float32(1)
-    return (y[:-1] if deed == "short" else y).tobytes()
-
-
-def cut(peer: str) -> None:
-    """Closes this process's TCP connection to `peer` (`ipv4:127.0.0.1:1234`) without gRPC's knowledge."""
-    port = int(peer.rpartition(":")[2])
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if not os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(fd))) as copy:
-                if copy.getpeername()[1] == port:
-                    copy.shutdown(socket.SHUT_RDWR)
-
-
-class Grpc:
-    def __init__(self, truth: Truth) -> None:
-        self._truth = truth
-
-    def ServerLive(self, request: Any, context: Any) -> Any:
-        return service_pb2.ServerLiveResponse(live=True)
-
-    def ServerReady(self, request: Any, context: Any) -> Any:
-        return service_pb2.ServerReadyResponse(ready=True)
-
-    def ModelReady(self, request: Any, context: Any) -> Any:
-        return service_pb2.ModelReadyResponse(ready=True)
-
-    def ModelInfer(self, request: Any, context: Any) -> Any:
-        name = dict(context.invocation_metadata()).get(ID_HEADER, "")
-        deed = self._truth.serve(name, "grpc", context.peer())
-        if deed == "drop":
-            cut(context.peer())
-        if deed == "error":
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "told to fail")
-        return b"\xff\xff" if deed == "garbage" else self._answer(request, deed)
-
-    def _answer(self, request: Any, deed: str) -> Any:
-        x = request.inputs[0]
-        answer = service_pb2.ModelInferResponse(model_name=request.model_name)
-        answer.outputs.add(name="y", datatype=x.datatype, shape=x.shape)
-        answer.raw_output_contents.append(double(request.raw_input_contents[0], deed))
-        return answer
-
-    def handlers(self) -> Any:
-        """The service without the stubs' serialiser, which would refuse to send garbage."""
-        methods = ("ServerLive", "ServerReady", "ModelReady", "ModelInfer")
-        return grpc.method_handlers_generic_handler(
-            "inference.GRPCInferenceService",
-            {
-                name: grpc.unary_unary_rpc_method_handler(
-                    getattr(self, name), getattr(service_pb2, f"{name}Request").FromString, as_bytes
-                )
-                for name in methods
-            },
-        )
-
-
-def as_bytes(answer: Any) -> bytes:
-    return answer if isinstance(answer, bytes) else bytes(answer.SerializeToString())
-
-
-class Rest(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    truth: Truth
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Silent: the log that counts is the Truth's."""
-
-    def do_GET(self) -> None:
-        self._send(200, b"{}")
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        peer = f"ipv4:{self.client_address[0]}:{self.client_address[1]}"
-        deed = self.truth.serve(self.headers[ID_HEADER], "rest", peer)
-        if deed == "error":
-            self._send(429, b'{"error": "told to fail"}')
-        elif deed == "garbage":
-            self._send(200, b"this is not JSON")
-        elif deed == "drop":
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-        else:
-            self._answer(body, deed)
-
-    def _answer(self, body: bytes, deed: str) -> None:
-        length = int(self.headers["Inference-Header-Content-Length"])
-        x = json.loads(body[:length])["inputs"][0]
-        raw = double(body[length:], deed)
-        parameters = {"binary_data_size": len(raw)}
-        y = {"name": "y", "datatype": x["datatype"], "shape": x["shape"], "parameters": parameters}
-        head = json.dumps({"model_name": "double", "outputs": [y]}).encode()
-        self._send(200, head + raw, {"Inference-Header-Content-Length": str(len(head))})
-
-    def _send(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--log", required=True)
-    parser.add_argument("--delay-ms", type=float, default=1)
-    parser.add_argument("--lies", nargs="+", choices=LIES, default=["error"])
-    parser.add_argument("--every", type=int, default=0)
-    parser.add_argument("--stall-s", type=float, default=60)
-    args = parser.parse_args()
-    with Path(args.log).open("w") as log:
-        run(Truth(log, args.delay_ms / 1000, args.lies, args.every, args.stall_s))
-
-
-def run(truth: Truth) -> None:
-    """Serves until SIGTERM."""
-    server = grpc.server(ThreadPoolExecutor(64), options=[("grpc.max_receive_message_length", 2**30)])
-    server.add_generic_rpc_handlers((Grpc(truth).handlers(),))
-    grpc_port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    ThreadingHTTPServer.request_queue_size = 256
-    rest = ThreadingHTTPServer(("127.0.0.1", 0), type("RestOf", (Rest,), {"truth": truth}))
-    threading.Thread(target=rest.serve_forever, daemon=True).start()
-    print(json.dumps({"grpc": grpc_port, "rest": rest.server_address[1]}), flush=True)
-    signal.sigwait([signal.SIGTERM, signal.SIGINT])
-    os._exit(0)  # stalled requests may sleep on in their threads; nothing is left to save
+async def run(chosen: argparse.Namespace) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    service = Service(
+        time_ms=chosen.delay_ms,
+        slow_ms=chosen.slow_ms,
+        slow_share=chosen.slow_share,
+        noise=chosen.noise,
+        queue=chosen.queue,
+        stall_ms=chosen.stall_ms,
+        stall_every_ms=chosen.stall_every_ms,
+        slower=chosen.slower,
+        cold=chosen.cold,
+        cold_ms=chosen.cold_ms,
+        cache=chosen.cache,
+        seed=chosen.seed,
+    )
+    habits = Habits(chosen.lies, chosen.every, chosen.share, chosen.stall_s)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(chosen.log.open("w")) if chosen.log else None
+        house = House(service, habits, log)
+        _grpc, grpc_port = await grpc_side.start(house, chosen.port)
+        _rest, rest_port = await rest_side.start(house, chosen.rest_port)
+        gc.collect()
+        gc.freeze()  # what is here stays: the collector need not walk it
+        print(json.dumps({"grpc": grpc_port, "rest": rest_port}), flush=True)
+        await stopping.wait()
+    os._exit(0)  # stalled requests may sleep on; nothing is left to save
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
-    main()
+    asyncio.run(run(options()))
