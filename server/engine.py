@@ -168,8 +168,10 @@ class Engine:
     def _output(self, request: Any, position: int) -> OutputTensor:
         tensor = request.get_output_tensor(position)
         spec = self.outputs[position]
-        raw = tensors.to_raw(tensor.bytes_data if spec.datatype == BYTES else tensor.data)
-        return OutputTensor(spec, tuple(tensor.shape), raw)
+        shape = tuple(tensor.shape)
+        if 0 in shape:  # bytes_data of no strings reads memory that is not there (2026.4: the process may die)
+            return OutputTensor(spec, shape, b"")
+        return OutputTensor(spec, shape, tensors.to_raw(tensor.bytes_data if spec.datatype == BYTES else tensor.data))
 
     def _failure(self, error: Exception) -> ServingError:
         """Where shapes are free, OpenVINO finds a shape that the graph cannot take only when it runs."""

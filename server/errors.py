@@ -35,6 +35,10 @@ class WrongMethod(ServingError):
     grpc_status = 12
     http_status = 405
 
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed  # the header Allow that RFC 9110 wants with a 405
+
 
 class TooLarge(ServingError):
     grpc_status = 8

@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from server import engine, metric_names, tensors
 from server.engine import Answer
 from server.errors import InvalidRequest, ServingError, StartError
-from server.plane import EXTENSIONS, PLATFORM, SERVER_NAME, InputTensor, Plane, ServedModel
+from server.plane import EXTENSIONS, PLATFORM, SERVER_NAME, InputTensor, Plane, ServedModel, refuse_unsupported
 
 MAX_MESSAGE_BYTES: Final = 1 << 30  # as OVMS
 
@@ -71,7 +71,7 @@ class Servicer:
         with self._plane.call(metric_names.GRPC) as call:
             request = _parse(pb.ModelInferRequest, message)
             model = call.model(request.model_name, request.model_version)
-            answer = await model.infer(inputs_of(request), [output.name for output in request.outputs])
+            answer = await model.infer(inputs_of(request), outputs_of(request))
             return encode(model, request.id, answer)
 
 
@@ -126,28 +126,30 @@ def _parse(message_type: Any, message: bytes) -> Any:
 
 def inputs_of(request: Any) -> list[InputTensor]:
     """The inputs of a ModelInferRequest, raw or typed; raises InvalidRequest where it mixes both."""
+    for tensor in request.inputs:
+        refuse_unsupported(f"input {tensor.name[:100]}", tensor.parameters)
     raw = request.raw_input_contents
     if not raw:
         return [_typed(tensor) for tensor in request.inputs]
     if len(raw) != len(request.inputs):
         raise InvalidRequest(f"raw_input_contents: {len(raw)} entries for {len(request.inputs)} inputs")
     for tensor in request.inputs:
-        _refuse_shared_memory(tensor)
         if tensor.HasField("contents"):
-            raise InvalidRequest(f"input {tensor.name}: has contents beside raw_input_contents; send one of them")
+            raise InvalidRequest(f"input {tensor.name[:100]}: has contents beside raw_input_contents; send one of them")
     return [
         InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), data, tensors.from_raw)
         for tensor, data in zip(request.inputs, raw, strict=True)
     ]
 
 
+def outputs_of(request: Any) -> list[str]:
+    """The names of the outputs that a ModelInferRequest asks for; none means all."""
+    for tensor in request.outputs:
+        refuse_unsupported(f"output {tensor.name[:100]}", tensor.parameters)
+    return [tensor.name for tensor in request.outputs]
+
+
 def _typed(tensor: Any) -> InputTensor:
-    _refuse_shared_memory(tensor)
     datatype = tensors.DATATYPES.get(tensor.datatype)
     values = getattr(tensor.contents, datatype.contents) if datatype and datatype.contents else ()
     return InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), values, tensors.from_values)
-
-
-def _refuse_shared_memory(tensor: Any) -> None:
-    if "shared_memory_region" in tensor.parameters:
-        raise InvalidRequest(f"input {tensor.name}: shared_memory_region is not supported; send the data")

@@ -44,6 +44,7 @@ DRAIN_S: Final = 30.0  # requests in flight at the end of the server get this lo
 KEEP_ALIVE_S: Final = (
     3600  # an idle connection is the client's to close: closing it here would race with its next request
 )
+BACKLOG: Final = 2048  # connections that wait to be accepted
 
 log = logging.getLogger("loadproof-server")
 
@@ -123,18 +124,20 @@ def rest_config(app: Any) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(DRAIN_S),
     )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound TCP socket; raises StartError where the port is busy."""
+    """A TCP socket that listens, so that the port is ours for certain; raises StartError where it is busy."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else asyncio's own loop answers 40 ms late
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise StartError(

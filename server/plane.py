@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,6 +17,8 @@ from server.tensors import DATATYPES, Array
 SERVER_NAME: Final = "loadproof-server"
 PLATFORM: Final = "OpenVINO"
 EXTENSIONS: Final = ("binary_tensor_data",)
+# Parameters of a tensor that change what its data is: to pass them over would be a wrong answer.
+_UNSUPPORTED: Final = ("shared_memory_region", "classification")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,13 @@ class Plane:
 
     def call(self, interface: str) -> Call:
         return Call(self, interface)
+
+
+def refuse_unsupported(field: str, parameters: Container[str]) -> None:
+    """Raises InvalidRequest where the tensor's parameters ask for an extension that the server does not have."""
+    for parameter in _UNSUPPORTED:
+        if parameter in parameters:
+            raise InvalidRequest(f"{field}: {parameter} is not supported; tensors travel whole, in the message")
 
 
 def _read(tensor: InputTensor, spec: TensorSpec) -> Array:

@@ -63,7 +63,7 @@ def _answer(engine: Engine, version: str, request: Any, number: int) -> bytes:
     model = ServedModel(name, version, engine, Metrics().add_model(name, version, engine.streams))
     try:
         arrays = model.read_inputs(grpc_adapter.inputs_of(request))
-        wanted = model.wanted_outputs([output.name for output in request.outputs])
+        wanted = model.wanted_outputs(grpc_adapter.outputs_of(request))
         return grpc_adapter.encode(model, request.id, engine.infer(arrays, wanted))
     except ServingError as error:
         raise InvalidRequest(f"request {number}: {error}") from None

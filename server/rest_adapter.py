@@ -46,6 +46,8 @@ class RestApp:
             status, headers, body = _json(error.http_status, {"error": str(error)})
             if isinstance(error, TooLarge):
                 headers.append((b"connection", b"close"))  # or the client would go on sending
+            if isinstance(error, WrongMethod):
+                headers.append((b"allow", error.allowed.encode()))
         except ClientGone:
             return
         headers = [*headers, (b"content-length", str(len(body)).encode())]
@@ -59,13 +61,13 @@ class RestApp:
             if action == "infer":
                 _expect(scope, "POST")
                 return await self._infer(name, version, dict(scope["headers"]), receive)
-            _expect(scope, "GET")
+            _expect(scope, "GET", "HEAD")  # uvicorn leaves the body of an answer to HEAD out
             model = self._plane.model(name, version)
             return _ready(self._plane.ready) if action == "ready" else _json(200, _model_metadata(model))
         handler = self._handlers().get(path)
         if handler is None:
             raise NotFound(f"path {path[:100]!r}: unknown")
-        _expect(scope, "GET")
+        _expect(scope, "GET", "HEAD")
         return handler()
 
     def _handlers(self) -> dict[str, Callable[[], Reply]]:
@@ -86,7 +88,7 @@ class RestApp:
     async def _infer(self, name: str, version: str, headers: Headers, receive: Receive) -> Reply:
         with self._plane.call(metric_names.REST) as call:
             model = call.model(name, version)
-            if headers.get(b"content-encoding", b"identity") != b"identity":
+            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise NotSupported("header Content-Encoding: compressed bodies are not supported")
             body = await self._body(headers, receive)
             message = parse(body, headers.get(_HEADER_LENGTH))
@@ -112,9 +114,9 @@ class RestApp:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _expect(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise WrongMethod(f"method {scope['method']}: {scope['path'][:100]} takes {method}")
+def _expect(scope: Scope, *methods: str) -> None:
+    if scope["method"] not in methods:
+        raise WrongMethod(f"method {scope['method']}: {scope['path'][:100]} takes {methods[0]}", ", ".join(methods))
 
 
 def _json(status: int, content: Any) -> Reply:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from server import tensors
 from server.engine import Answer
 from server.errors import InvalidRequest
-from server.plane import InputTensor, ServedModel
+from server.plane import InputTensor, ServedModel, refuse_unsupported
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 _BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
@@ -44,6 +44,8 @@ def parse(body: bytes, header_length: bytes | None) -> InferMessage:
         )
     outputs = [_object(output, "outputs") for output in _list(content, "outputs")]
     names = [_text(output, "name", "outputs") for output in outputs]
+    for name, output in zip(names, outputs, strict=True):
+        refuse_unsupported(f"output {name[:100]}", _parameters(output, "outputs"))
     binary_default = _flag(content, "binary_data_output", default=False)
     binary = {
         name: _flag(output, "binary_data", default=binary_default) for name, output in zip(names, outputs, strict=True)
@@ -76,7 +78,8 @@ def encode(model: ServedModel, message: InferMessage, answer: Answer) -> tuple[i
 def _json_length(body: bytes, header_length: bytes | None) -> int:
     if header_length is None:
         return len(body)
-    if not header_length.isdigit() or not 0 < int(header_length) <= len(body):
+    digits = len(str(len(body)))  # a number of more digits is not worth reading
+    if not (header_length.isdigit() and len(header_length) <= digits and 0 < int(header_length) <= len(body)):
         shown = header_length[:20].decode("latin-1")
         raise InvalidRequest(
             f"header Inference-Header-Content-Length: {shown!r} is not within the body's {len(body)} bytes"
@@ -110,8 +113,7 @@ def _inputs(content: dict[str, Any], binary: memoryview, *, has_header: bool) ->
         datatype = _text(tensor, "datatype", field)
         shape = _shape(tensor, field)
         parameters = _parameters(tensor, field)
-        if "shared_memory_region" in parameters:
-            raise InvalidRequest(f"{field}: shared_memory_region is not supported; send the data")
+        refuse_unsupported(field, parameters)
         if "binary_data_size" not in parameters:
             if "data" not in tensor:
                 raise InvalidRequest(f"{field}: data is missing")

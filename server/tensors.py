@@ -171,7 +171,10 @@ def _json_array(name: str, datatype: Datatype, data: list[Any]) -> Array:
         wrong = ", ".join(sorted(_JSON_TYPE_NAMES[kind] for kind in found - datatype.json_types))
         raise InvalidRequest(f"{name}: data for {datatype.name} holds {wrong}")
     if datatype.name == BYTES:
-        return _object_array([element.encode() for element in elements.ravel()]).reshape(elements.shape)
+        try:
+            return _object_array([element.encode() for element in elements.ravel()]).reshape(elements.shape)
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"{name}: an element has half a surrogate pair, which UTF-8 has not") from None
     try:
         with np.errstate(over="raise"):
             return np.array(data, datatype.dtype)

@@ -19,10 +19,12 @@ from tests.server.small_models import KINDS, Serve, Server, free_ports, kinds_mo
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """kinds: every datatype; typed: those with typed contents; free: y = relu(x), any shape of two dimensions;
-    strict: y = x as [2, 32], which OpenVINO refuses only when it runs; slow: seconds for an input of 256 B."""
+    words: y = x, any number of strings; strict: y = x as [2, 32], which OpenVINO refuses only when it runs; slow: seconds
+    for an input of 256 B."""
     root = tmp_path_factory.mktemp("models")
     free = parameter("x", ov.Type.f32, [-1, -1])
     strict = parameter("x", ov.Type.f32, [-1, -1])
+    words = parameter("x", ov.Type.string, [-1])
     slow = parameter("x", ov.Type.f32, [1, 512])
     node = op.broadcast(slow, op.constant(np.array([8192, 512], np.int64)))
     weights = np.random.default_rng(1).standard_normal((512, 512)).astype(np.float32) / 16
@@ -33,6 +35,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "kinds": kinds_model(root / "kinds", list(KINDS)),
         "typed": kinds_model(root / "typed", [kind for kind in KINDS if kind not in ("FP16", "BF16")]),
         "free": save(root / "free", [free], {"y": op.relu(free)}),
+        "words": save(root / "words", [words], {"y": op.reshape(words, [-1], special_zero=False)}),
         "strict": save(root / "strict", [strict], {"y": op.reshape(strict, [2, 32], special_zero=False)}),
         "slow": save(root / "slow", [slow], {"y": mean}),
     }

@@ -107,6 +107,13 @@ def test_a_tensor_without_elements_is_answered(models: dict[str, Path]) -> None:
     assert (output.shape, output.raw) == ((0, 4), b"")
 
 
+def test_strings_without_one_are_answered(models: dict[str, Path]) -> None:
+    with engine(models["words"]) as made:
+        for raw, count in ((b"", 0), (bytes(8), 2)):  # none, and two of no length
+            output = made.infer([tensors.from_raw("x", "BYTES", [count], raw)], [0]).outputs[0]
+            assert (output.shape, output.raw) == ((count,), raw)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"device": "GPU"}, "does not load on GPU"), ({"properties": {"NO_SUCH": 1}}, "NO_SUCH")],

@@ -142,6 +142,17 @@ def shared_memory() -> Any:
     return request
 
 
+def with_parameter(name: str) -> Any:
+    request = with_outputs("y")
+    request.outputs[0].parameters[name].int64_param = 2
+    return request
+
+
+def long_name(request: Any) -> Any:
+    request.inputs[0].name = "n" * 20_000
+    return request
+
+
 def no_inputs() -> Any:
     return pb.ModelInferRequest(model_name="free")
 
@@ -163,6 +174,10 @@ BAD = [
     (typed_only(1, 2, 3), "INVALID_ARGUMENT", "input x: 3 values for FP32 of shape [1, 4]"),
     (twice(), "INVALID_ARGUMENT", "input x: given twice"),
     (shared_memory(), "INVALID_ARGUMENT", "input x: shared_memory_region is not supported"),
+    (long_name(shared_memory()), "INVALID_ARGUMENT", "n: shared_memory_region is not supported"),
+    (long_name(typed_and_raw()), "INVALID_ARGUMENT", "n: has contents beside raw_input_contents"),
+    (with_parameter("shared_memory_region"), "INVALID_ARGUMENT", "output y: shared_memory_region is not supported"),
+    (with_parameter("classification"), "INVALID_ARGUMENT", "output y: classification is not supported"),
     (no_inputs(), "INVALID_ARGUMENT", "input x: missing"),
 ]
 

@@ -14,6 +14,8 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from server.errors import StartError
+from server.main import listen
 from tests.server.small_models import Serve, free_ports, wait_until
 
 
@@ -51,6 +53,12 @@ def test_a_busy_port_is_one_line_that_names_it_and_exit_code_1(models: dict[str,
     assert f"loadproof-server: {flag}: 127.0.0.1:{port} cannot be bound" in message
     assert message.rstrip().endswith("choose a free port")
     assert "Traceback" not in message
+
+
+def test_two_servers_that_start_at_once_do_not_both_get_the_port() -> None:
+    port = free_ports(1)[0]
+    with listen("127.0.0.1", port), pytest.raises(StartError, match=f"^--rest_port: 127.0.0.1:{port} cannot be bound"):
+        listen("127.0.0.1", port)
 
 
 def slow_request() -> Any:

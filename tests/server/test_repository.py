@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path, files: list[str
         put(tmp_path / name)
     with pytest.raises(StartError, match=f"^--model_path: .*{message}"):
         repository.find(tmp_path)
+
+
+def test_a_directory_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "m" / "1" / "model.xml")
+    (tmp_path / "m").chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # root may read everything
+    try:
+        with pytest.raises(StartError, match=r"^--model_path: .* cannot be read \(Permission denied\)"):
+            repository.find(tmp_path / "m")
+    finally:
+        os.seteuid(user)
+        (tmp_path / "m").chmod(0o700)
 
 
 def test_a_path_that_is_nothing_and_a_file_that_is_no_model_are_refused(tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ BAD: list[tuple[Any, str]] = [
     ({"inputs": [X]}, "input x: data is missing"),
     (entry(parameters=[]), "input x: parameters: must be a JSON object"),
     (entry(parameters={"shared_memory_region": "r"}), "input x: shared_memory_region is not supported"),
+    ({**GOOD, "outputs": [{"name": "y", "parameters": {"classification": 2}}]}, "output y: classification is not"),
     (binary(16), "input x: binary_data_size needs the header Inference-Header-Content-Length"),
     ({"inputs": GOOD["inputs"] * 2}, "input x: given twice"),
     ({**GOOD, "outputs": [{"name": "z"}]}, "output 'z': unknown; free has y"),
@@ -209,6 +210,7 @@ def test_a_bad_request_is_refused_with_its_field_and_counted_once(
         ("-5", binary(16), bytes(16), "'-5' is not within the body's"),
         ("9999", binary(16), bytes(16), "'9999' is not within the body's"),
         ("x", binary(16), bytes(16), "'x' is not within the body's"),
+        ("9" * 5000, binary(16), bytes(16), "'99999999999999999999' is not within the body's"),
         ("right", binary(17), bytes(16), "input x: binary_data_size 17 is not within the 16 bytes left"),
         ("right", binary(-1), bytes(16), "input x: binary_data_size -1 is not within the 16 bytes left"),
         ("right", binary("16"), bytes(16), "input x: binary_data_size '16' is not within the 16 bytes left"),
@@ -242,6 +244,21 @@ def test_unknown_paths_models_and_methods_are_told_apart(free: Server, connectio
         found, answer = ask(connection, method, path, GOOD if method == "POST" else None)
         assert (found, message in answer["error"]) == (status, True), (path, answer)
     assert free.metric("ovms_requests_fail", interface="REST", name="") == failed + 2
+
+
+def test_a_wrong_method_is_told_the_allowed_ones_and_head_is_one_of_them(
+    connection: http.client.HTTPConnection,
+) -> None:
+    for method, path, status, allowed in (
+        ("PUT", "/v2/models/free/infer", 405, "POST"),
+        ("OPTIONS", "/v2/health/live", 405, "GET, HEAD"),
+        ("HEAD", "/v2/models/free/ready", 200, None),
+        ("HEAD", "/v2/health/live", 200, None),
+    ):
+        connection.request(method, path)
+        response = connection.getresponse()
+        response.read()
+        assert (response.status, response.headers["Allow"]) == (status, allowed), (method, path)
 
 
 def test_a_compressed_body_is_refused(connection: http.client.HTTPConnection) -> None:

@@ -106,6 +106,7 @@ def test_json_strings_are_utf8_bytes() -> None:
         ("INT32", [{}, 2], "data for INT32 holds objects"),
         ("BOOL", [0, 1], "data for BOOL holds integers"),
         ("BYTES", ["a", 1], "data for BYTES holds integers"),
+        ("BYTES", ["\ud800"], "an element has half a surrogate pair"),
         ("FP16", [1.0, 2.0], "FP16 has no JSON form; send it binary"),
         ("FP32", [1.0, 2.0, 3.0], r"data of shape \[3\] does not fit shape \[2\]"),
         ("FP32", [[1.0, 2.0]], r"data of shape \[1, 2\] does not fit shape \[2\]"),
