@@ -19,8 +19,8 @@ from tests.server.small_models import KINDS, Serve, Server, free_ports, kinds_mo
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """kinds: every datatype; typed: those with typed contents; free: y = relu(x), any shape of two dimensions;
-    words: y = x, any number of strings; strict: y = x as [2, 32], which OpenVINO refuses only when it runs; slow: seconds
-    for an input of 256 B."""
+    words: y = x, any number of strings; strict: y = x as [2, 32], which OpenVINO refuses only when it runs; slow:
+    seconds for an input of 256 B."""
     root = tmp_path_factory.mktemp("models")
     free = parameter("x", ov.Type.f32, [-1, -1])
     strict = parameter("x", ov.Type.f32, [-1, -1])
