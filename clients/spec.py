@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+
+REQUESTS_MAX: Final = 50_000_000  # of an open-loop run; their records are 1.8 GB
 
 Protocol = Literal["grpc", "rest"]
 Positive = Annotated[int, Field(ge=1)]
@@ -99,3 +101,20 @@ class LoadSpec(Section):
     model: str
     load: Load
     measure: Measure
+
+    @model_validator(mode="after")
+    def _requests_are_bounded(self) -> LoadSpec:
+        if message := too_many_requests(self.load, self.measure):
+            raise ValueError(message)
+        return self
+
+
+def too_many_requests(load: Load, measure: Measure) -> str | None:
+    """What is wrong, and its cure, where an open-loop run would plan more than REQUESTS_MAX requests."""
+    if load.arrivals == "steps":
+        key, requests = "load.steps", sum(rate_rps * duration_s for rate_rps, duration_s in load.steps)
+    else:
+        key, requests = "load.rate_rps", (load.rate_rps or 0) * (measure.warmup_s + measure.duration_s)
+    if requests <= REQUESTS_MAX:
+        return None
+    return f"{key}: {requests:,.0f} requests are over {REQUESTS_MAX:,}: lower it or measure.duration_s"

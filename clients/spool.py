@@ -12,6 +12,8 @@ from collections import deque
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from clients.records import RECORD
 
 CHUNK_BYTES_MAX: Final = 4 * 1024 * 1024 // RECORD.itemsize * RECORD.itemsize
@@ -116,6 +118,7 @@ class Receiver:
     def __init__(self, path: Path) -> None:
         self.expected = 0
         self.rows = 0
+        self._path = path
         self._file = path.open("xb", buffering=0)
 
     def receive(self, number: int, data: bytes) -> int:
@@ -138,6 +141,10 @@ class Receiver:
         whole = len(data) // RECORD.itemsize * RECORD.itemsize  # the last row may be torn
         self._append(data[:whole])
         return whole // RECORD.itemsize
+
+    def count(self, status: int) -> int:
+        """How many of the records that came have this status."""
+        return int((np.fromfile(self._path, RECORD)["status"] == status).sum())
 
     def _append(self, data: bytes) -> None:
         left = memoryview(data)

@@ -12,6 +12,7 @@ from gevent.queue import Queue
 from locust.dispatch import UsersDispatcher
 
 from clients.load import messages
+from clients.records import UNSENT
 from clients.spool import Receiver
 
 SILENT_S_MAX: Final = 10.0  # a worker reports twice a second
@@ -49,7 +50,7 @@ class Node:
         self.round_trip_ns = 0
         self.clients = 0
         self.first_client = 0
-        self.counts = {"sent": 0, "ok": 0, "failed": 0, "wrong": 0, "in_flight": 0}
+        self.counts = dict.fromkeys(messages.COUNTS, 0)
         self.part_taken, self.loaded, self.armed = Event(), Event(), Event()
         self.pongs: Any = Queue()
         self.done = False
@@ -83,7 +84,8 @@ class Node:
         if self._process is None or not self._spool.exists():
             return
         rows = self.receiver.recover(self._spool)
-        self.counts["sent"] = max(self.counts["sent"], self.receiver.rows)
+        unsent = self.receiver.count(UNSENT)
+        self.counts |= {"sent": max(self.counts["sent"], self.receiver.rows - unsent), "unsent": unsent}
         if not _lives(self._process):
             self._spool.unlink(missing_ok=True)
         self.lost = f"{self.lost}; {rows} records were recovered from its spool file"
@@ -106,8 +108,10 @@ class Node:
             "worker": self.number,
             "pid": self.pid,
             "host": self.host,
+            "first_client": self.first_client,
             "clients": self.clients,
             "sent": self.counts["sent"],
+            "unsent": self.counts["unsent"],
             "records": self.receiver.rows,
             "complete": self.done,
         }

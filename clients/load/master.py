@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from clients.load import messages, web
 from clients.load.fleet import Node, SpawnOnce
 from clients.load.users import LoadUser
+from clients.schedule import TraceError, read_trace
 from clients.spec import LoadSpec
 
 WORKERS_TIMEOUT_S: Final = 60.0
@@ -140,8 +141,8 @@ class Master:
         self._send(messages.CHUNK_TAKEN, {"expected": expected}, node.identity)
 
     def _on_done(self, node: Node, data: dict[str, Any]) -> None:
-        node.counts |= {"sent": data["sent"], "in_flight": 0}
-        node.done = data["sent"] == data["records"] == node.receiver.rows
+        node.counts |= {"sent": data["sent"], "unsent": data["unsent"], "in_flight": 0}
+        node.done = data["sent"] + data["unsent"] == data["records"] == node.receiver.rows
         if not node.done:
             self._lose(node, f"worker {node.number}: {data}, but {node.receiver.rows} records arrived")
 
@@ -250,7 +251,7 @@ class Master:
 
     def _progress(self, elapsed_s: float) -> None:
         counts = [node.counts for node in self._nodes.values()]
-        total = {key: sum(c[key] for c in counts) for key in ("sent", "ok", "failed", "wrong", "in_flight")}
+        total = {key: sum(c[key] for c in counts) for key in messages.COUNTS}
         measure = self._spec.measure
         past_s = elapsed_s - measure.warmup_s
         phase = "warmup" if past_s < 0 else "measure" if past_s < measure.duration_s and not self._stopped else "drain"
@@ -313,7 +314,9 @@ def main() -> int:
         parcels = {"payloads": args.payloads.read_bytes()}
         if args.answers is not None:
             parcels["answers"] = args.answers.read_bytes()
-    except (OSError, ValidationError) as error:
+        if spec.load.trace is not None:
+            parcels["trace"] = read_trace(Path(spec.load.trace)).tobytes()
+    except (OSError, ValidationError, TraceError) as error:
         say("error", message=str(error))
         return 2
     environment = Environment(user_classes=[LoadUser], dispatcher_class=SpawnOnce, host=spec.url)

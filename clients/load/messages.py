@@ -4,13 +4,13 @@
 |---|---|---|
 | HELLO | worker | who it is: pid, host, version, machine, clock, spool |
 | LOAD | master | the worker's number, the load spec, the sizes of the parcels that follow |
-| PART | master | a slice of a parcel (payloads, answers); the next one follows its PART_TAKEN |
+| PART | master | a slice of a parcel (payloads, answers, trace: int64 ns); the next one follows its PART_TAKEN |
 | LOADED | worker | payloads and answers are decoded and encoded |
 | (Locust's spawn) | master | so many users: they connect |
 | ARMED | worker | so many clients are connected |
 | PING, PONG | both | round trip and clock offset |
 | START | master | T0 on the worker's clock, the number of its first client |
-| REPORT | worker | twice a second: counts, in flight, CPU, memory |
+| REPORT | worker | twice a second: COUNTS; each second how busy it is |
 | CHUNK, CHUNK_TAKEN | both | records; the chunk number expected next |
 | FINISH | master | stop early |
 | DONE | worker | all that was sent is recorded and acknowledged |
@@ -43,6 +43,9 @@ CHUNK_TAKEN: Final = "loadproof-chunk-taken"
 FINISH: Final = "loadproof-finish"
 DONE: Final = "loadproof-done"
 FAILED: Final = "loadproof-failed"
+
+# unsent: due, recorded, never sent (open loop); in_flight and connections are now, the others since T0
+COUNTS: Final = ("sent", "unsent", "ok", "failed", "wrong", "in_flight", "connections")
 
 PART_BYTES_MAX: Final = 4 * 1024 * 1024
 

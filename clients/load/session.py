@@ -10,14 +10,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from gevent.event import Event
 
 from clients.answers import Tensor, agree
-from clients.load.transports import Failure, Transport
-from clients.records import OK, PHASES, request_id, status_name
+from clients.load.transports import Failure, OpenTransport, Transport
+from clients.records import OK, PHASES, UNSENT, request_id, status_name
 from clients.spec import LoadSpec
 from clients.spool import Spool
 
@@ -32,8 +32,19 @@ class RequestFailed(Exception):
     """What Locust's own statistics are told of a request that failed or was answered wrong."""
 
 
+class Request(NamedTuple):
+    """What is known of a request before it is sent; `planned_ns` is monotonic ns of this machine."""
+
+    planned_ns: int
+    sequence: int
+    client: int
+    payload: int
+    phase: int
+
+
 class Session:
-    """Shared by the clients of a worker: `send` is the hot path, all else happens before T0 or about twice a second.
+    """Shared by the clients of a worker: `send` (closed loop) or `leave` and `arrive` (open loop) are the hot path, all
+    else happens before T0 or about twice a second.
 
     `answers` are the reference outputs of each payload, or empty: then nothing is verified. `fire` is Locust's request
     event.
@@ -45,7 +56,7 @@ class Session:
         worker: int,
         payloads: int,
         answers: Sequence[Sequence[Tensor]],
-        open_transport: Callable[[], Transport],
+        open_transport: Callable[[], OpenTransport],
         spool: Spool,
         fire: Callable[..., None],
     ) -> None:
@@ -53,12 +64,15 @@ class Session:
         self.worker = worker
         self.spool = spool
         self.go = Event()  # set at T0
+        self.landed = Event()  # open loop: the last request has ended
+        self.given_up = False
         self.t0_ns = self.measure_ns = self.end_ns = self.give_up_ns = NEVER_NS
         self.first_client = 0
         self.payloads = payloads
-        self.transports: list[Transport] = []  # of the clients that are connected
+        self.transports: list[OpenTransport] = []  # of the clients that are connected
         self.trouble: str | None = None  # why a client could not connect
-        self.sent = self.ok = self.failed = self.wrong = self.in_flight = 0
+        self.sent = self.unsent = self.ok = self.failed = self.wrong = self.in_flight = 0
+        self.verify_ns = 0  # spent on reading and comparing answers
         self._open = open_transport
         self._answers = answers
         self._fire = fire
@@ -96,6 +110,24 @@ class Session:
         self.give_up_ns = min(self.give_up_ns, now_ns + round(drain_s * 1e9))
         self.go.set()
 
+    def give_up(self) -> None:
+        """The drain is over: ends what is in flight."""
+        self.given_up = True
+        for transport in self.transports:
+            transport.abort()
+
+    def counts(self) -> dict[str, int]:
+        """messages.COUNTS of this worker."""
+        return {
+            "sent": self.sent,
+            "unsent": self.unsent,
+            "ok": self.ok,
+            "failed": self.failed,
+            "wrong": self.wrong,
+            "in_flight": self.in_flight,
+            "connections": sum(transport.connections for transport in self.transports),
+        }
+
     def first_payload(self, client: int) -> int:
         """Where the client's round through the payloads starts: a seeded order, so that clients start apart."""
         return self._order[client % len(self._order)]
@@ -108,28 +140,63 @@ class Session:
         sent_ns = time.monotonic_ns()
         if sent_ns >= self.end_ns:
             return None
-        sequence = self.sent
-        self.sent += 1
-        self.in_flight += 1
-        phase = MEASURE if sent_ns >= self.measure_ns else WARMUP
+        request = self.request(sent_ns, self.sent, client, payload)
+        name = self.leave(request)
         status, result = OK, None
         try:
-            result = transport.infer(payload, request_id(self.spec.run, self.worker, sequence, phase))
+            result = transport.infer(payload, name)
         except Failure as failure:
             status = failure.status
-        received_ns = time.monotonic_ns()
+        return self.arrive(request, transport, sent_ns, time.monotonic_ns(), status, result)
+
+    def request(self, planned_ns: int, sequence: int, client: int, payload: int) -> Request:
+        """A request of the phase in which it is due."""
+        return Request(planned_ns, sequence, client, payload, MEASURE if planned_ns >= self.measure_ns else WARMUP)
+
+    def leave(self, request: Request) -> str:
+        """Counts a request that is about to be sent; returns its id."""
+        self.sent += 1
+        self.in_flight += 1
+        return request_id(self.spec.run, self.worker, request.sequence, request.phase)
+
+    def arrive(
+        self, request: Request, transport: Transport, sent_ns: int, received_ns: int, status: int, result: Any
+    ) -> int:
+        """Judges, counts and records a request that ended (`result` where the status is OK); returns its status."""
         self.in_flight -= 1
         verified = correct = False
         size = 0
         if status == OK:
-            status, verified, correct, size = self._judge(transport, result, sequence, payload)
-        t0_ns = self.t0_ns
-        sent_ns -= t0_ns
-        self.spool.add(
-            sent_ns, sent_ns, received_ns - t0_ns, sequence, client, payload, status, phase, verified, correct
-        )
-        self._count(status, verified and not correct, (received_ns - t0_ns - sent_ns) / 1e6, size)
+            began_ns = time.perf_counter_ns()
+            status, verified, correct, size = self._judge(transport, result, request.sequence, request.payload)
+            self.verify_ns += time.perf_counter_ns() - began_ns
+        self._record(request, sent_ns, received_ns, status, verified, correct)
+        self._count(status, verified and not correct, (received_ns - request.planned_ns) / 1e6, size)
         return status
+
+    def forgo(self, request: Request) -> None:
+        """Records a request that was due and is not sent."""
+        self.unsent += 1
+        now_ns = time.monotonic_ns()
+        self._record(request, now_ns, now_ns, UNSENT, False, False)
+
+    def _record(
+        self, request: Request, sent_ns: int, received_ns: int, status: int, verified: bool, correct: bool
+    ) -> None:
+        planned_ns, sequence, client, payload, phase = request
+        t0_ns = self.t0_ns
+        self.spool.add(
+            planned_ns - t0_ns,
+            sent_ns - t0_ns,
+            received_ns - t0_ns,
+            sequence,
+            client,
+            payload,
+            status,
+            phase,
+            verified,
+            correct,
+        )
 
     def _judge(self, transport: Transport, result: Any, sequence: int, payload: int) -> tuple[int, bool, bool, int]:
         """(status, verified, correct, bytes) of an answer that came."""

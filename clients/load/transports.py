@@ -18,7 +18,7 @@ class Failure(Exception):
 
 
 class Transport(Protocol):
-    """One client: one TCP connection of its own, at most one request in flight."""
+    """One client with a TCP connection of its own and, by `infer`, at most one request in flight."""
 
     def connect(self, timeout_s: float) -> None:
         """Connects and asks whether the server is ready, without an inference; raises Failure."""
@@ -36,14 +36,31 @@ class Transport(Protocol):
         """Closes the connection."""
 
 
-def prepare(spec: LoadSpec, requests: Sequence[Any]) -> Callable[[], Transport]:
+class Done(Protocol):
+    """Is called when a request of the open loop ended: monotonic ns, its status, and what `tensors` reads if OK."""
+
+    def __call__(self, sent_ns: int, received_ns: int, status: int, result: Any) -> None: ...
+
+
+class OpenTransport(Transport, Protocol):
+    """One client of the open loop: any number of requests in flight. `abort` gives up all of them."""
+
+    @property
+    def connections(self) -> int:
+        """TCP connections now open."""
+
+    def start(self, payload: int, request_id: str, done: Done) -> None:
+        """Sends payload number `payload` and does not wait: `done` is called once, within load.timeout_s."""
+
+
+def prepare(spec: LoadSpec, requests: Sequence[Any]) -> Callable[[], OpenTransport]:
     """Encodes the payloads (ModelInferRequest messages) once for all clients of the process; returns what makes one."""
     if spec.load.protocol == "grpc":
         from clients.load.triton_grpc import GrpcTransport, encode
 
         inputs = [encode(request) for request in requests]
         return lambda: GrpcTransport(spec, inputs)
-    from clients.load.triton_rest import RestTransport, encode_rest
+    from clients.load.triton_rest import RestClient, encode_rest
 
     rest_inputs = [encode_rest(request) for request in requests]
-    return lambda: RestTransport(spec, rest_inputs)
+    return lambda: RestClient(spec, rest_inputs)

@@ -1,8 +1,10 @@
-"""A REST client through tritonclient (geventhttpclient): binary tensors both ways over one kept-alive connection."""
+"""A REST client through tritonclient (geventhttpclient): binary tensors both ways over kept-alive connections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from http.client import HTTPException
 from typing import Any
 
@@ -11,9 +13,9 @@ from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from clients.answers import Tensor, pack
-from clients.load.transports import Failure
+from clients.load.transports import Done, Failure
 from clients.load.triton_grpc import arrays
-from clients.records import CONNECTION, ID_HEADER, TIMEOUT, UNREADABLE
+from clients.records import CONNECTION, ID_HEADER, OK, TIMEOUT, UNREADABLE
 from clients.spec import LoadSpec
 
 
@@ -25,8 +27,8 @@ def encode_rest(request: Any) -> list[Any]:
     ]
 
 
-class RestTransport:
-    """One client (transports.Transport) over HTTP/1.1."""
+class RestConnection:
+    """One connection of HTTP/1.1, which carries one request at a time (transports.Transport)."""
 
     def __init__(self, spec: LoadSpec, inputs: Sequence[list[Any]]) -> None:
         self._url = spec.url
@@ -99,6 +101,50 @@ class RestTransport:
 
     def close(self) -> None:
         self._client.close()
+
+
+class RestClient(RestConnection):
+    """A client (transports.OpenTransport): in the open loop it opens further connections while its own are busy.
+
+    They are kept, and the one that was used last is used first, so that as few as possible stay warm.
+    """
+
+    def __init__(self, spec: LoadSpec, inputs: Sequence[list[Any]]) -> None:
+        super().__init__(spec, inputs)
+        self._another: Callable[[], RestConnection] = partial(RestConnection, spec, inputs)
+        self._further: list[RestConnection] = []
+        self._idle: list[RestConnection] = [self]
+
+    @property
+    def connections(self) -> int:
+        return 1 + len(self._further)
+
+    def start(self, payload: int, request_id: str, done: Done) -> None:
+        if not self._idle:
+            self._further.append(another := self._another())
+            self._idle.append(another)
+        gevent.spawn(self._exchange, self._idle.pop(), payload, request_id, done)
+
+    def _exchange(self, connection: RestConnection, payload: int, request_id: str, done: Done) -> None:
+        sent_ns = time.monotonic_ns()
+        status, result = OK, None
+        try:
+            result = connection.infer(payload, request_id)
+        except Failure as failure:
+            status = failure.status
+        received_ns = time.monotonic_ns()
+        self._idle.append(connection)
+        done(sent_ns, received_ns, status, result)
+
+    def abort(self) -> None:
+        super().abort()
+        for connection in self._further:
+            connection.abort()
+
+    def close(self) -> None:
+        super().close()
+        for connection in self._further:
+            connection.close()
 
 
 def _status_of(error: Any) -> int:

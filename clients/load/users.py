@@ -1,4 +1,4 @@
-"""The Locust user: one client, closed loop."""
+"""The Locust user: one client. In the closed loop it sends; in the open loop it holds its connections."""
 
 from __future__ import annotations
 
@@ -28,10 +28,15 @@ def closed_loop(user: Any) -> None:
             gevent.sleep(PAUSE_AFTER_LOST_CONNECTION_S)
 
 
+def open_loop(user: Any) -> None:
+    """The whole run of one client whose requests the worker's dispatcher sends."""
+    user.session.landed.wait()
+
+
 def once(user: Any) -> None:
     """Locust's task. Locust repeats a task for ever, also one that raises: this one ends its user and says why."""
     try:
-        closed_loop(user)
+        (open_loop if user.session.spec.load.is_open else closed_loop)(user)
     except Exception as error:
         user.session.trouble = f"client {user.index}: {error!r}"
     raise StopUser

@@ -21,9 +21,11 @@ from typing import Any, Final
 
 import gevent
 import locust  # first of those that do I/O: it patches Python for gevent
+import numpy as np
 from locust.env import Environment
 
 from clients.load import messages
+from clients.load.dispatcher import Dispatcher, wait_until
 from clients.load.health import Health
 from clients.load.session import Session
 from clients.load.transports import prepare
@@ -34,7 +36,6 @@ from clients.spool import Spool
 
 TICK_S: Final = 0.5
 RESEND_S: Final = 5.0
-SPIN_NS: Final = 3_000_000  # gevent's timers are late by up to some ms: the last stretch before T0 is spun
 EARLY_DRAIN_S_MAX: Final = 5.0
 
 log = logging.getLogger("loadproof.worker")
@@ -49,9 +50,10 @@ class Worker:
         self._spool = Spool(spool_directory / f"loadproof-{os.getpid()}-{uuid.uuid4().hex[:8]}.spool")
         self._session: Session | None = None
         self._load: dict[str, Any] = {}
-        self._parcels = {"payloads": bytearray(), "answers": bytearray()}
+        self._parcels = {"payloads": bytearray(), "answers": bytearray(), "trace": bytearray()}
         self._started = False
         self._health = Health()
+        self._ship_ns = 0  # CPU time spent on spooling and shipping records
 
     def enlist(self) -> None:
         """Registers for the master's messages and says hello."""
@@ -124,6 +126,7 @@ class Worker:
             raise ValueError("there is no payload")
         if answers and len(answers) != len(requests):
             raise ValueError(f"{len(requests)} payloads with {len(answers)} answers")
+        self._trace_ns = np.frombuffer(bytes(self._parcels["trace"]), "<i8")
         self._parcels.clear()
         return Session(
             spec,
@@ -142,6 +145,8 @@ class Worker:
         if self._session is not None and not self._started:
             self._started = True
             self._session.begin(msg.data["t0_ns"], msg.data["first_client"])
+            if self._session.spec.load.is_open:
+                self._spawn(Dispatcher(self._session, self._trace_ns).run)
             self._spawn(self._run, self._session)
 
     def _on_finish(self, environment: Any, msg: Any) -> None:
@@ -160,13 +165,13 @@ class Worker:
     def _run(self, session: Session) -> None:
         """From T0 to the last acknowledged record."""
         reporter = gevent.spawn(self._report_forever, session)
-        _wait_until(session)
+        wait_until(session.t0_ns, session)
         session.go.set()
         self._health.begin(session.t0_ns)
         while self._runner.user_count and time.monotonic_ns() < session.give_up_ns:
             gevent.sleep(0.02)
-        for transport in session.transports if self._runner.user_count else ():
-            transport.abort()
+        if self._runner.user_count:
+            session.give_up()
         while self._runner.user_count:
             gevent.sleep(0.02)
         reporter.kill()
@@ -178,7 +183,7 @@ class Worker:
         if session.trouble:
             self._fail(session.trouble)
             return
-        self._send(messages.DONE, sent=session.sent, records=self._spool.rows)
+        self._send(messages.DONE, sent=session.sent, unsent=session.unsent, records=self._spool.rows)
 
     def _report_forever(self, session: Session) -> None:
         while True:
@@ -187,21 +192,16 @@ class Worker:
 
     def _report(self, session: Session) -> None:
         """Ships what is due, and says how the run and this process are."""
+        began_ns = time.thread_time_ns()
         self._spool.flush()
         for chunk in self._spool.due(time.monotonic(), RESEND_S):
             self._send(messages.CHUNK, number=chunk.number, data=self._spool.read(chunk))
-        health = self._health.row()
+        self._ship_ns += time.thread_time_ns() - began_ns
+        counts = session.counts()
+        health = self._health.row(verify_us=session.verify_ns / 1000, ship_us=self._ship_ns / 1000)
         if health is not None:
-            health |= {"worker": session.worker, "in_flight": session.in_flight}
-        self._send(
-            messages.REPORT,
-            sent=session.sent,
-            ok=session.ok,
-            failed=session.failed,
-            wrong=session.wrong,
-            in_flight=session.in_flight,
-            health=health,
-        )
+            health |= {"worker": session.worker, **{key: counts[key] for key in ("in_flight", "connections")}}
+        self._send(messages.REPORT, **counts, health=health)
 
     def close(self) -> None:
         """The spool file goes once the master has all of it; else it stays, and the log says where."""
@@ -209,12 +209,6 @@ class Worker:
         self._spool.close(remove=delivered)
         if not delivered:
             log.error("the master left before it had every record: the rest is in %s", self._spool.path)
-
-
-def _wait_until(session: Session) -> None:
-    """Returns at T0, or as soon as the run is finished early; not a nanosecond before."""
-    while (left_ns := session.t0_ns - time.monotonic_ns()) > 0 and not session.go.is_set():
-        gevent.sleep(0 if left_ns < SPIN_NS else min((left_ns - SPIN_NS) / 1e9, 0.1))
 
 
 def main() -> int:

@@ -1,0 +1,29 @@
+"""Runs of the load programs, ended with the module that asked for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients.load_run import Run
+
+
+@pytest.fixture(scope="module")
+def new_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Run]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any]) -> Run:
+            run = Run(tmp_path_factory.mktemp(protocol), protocol, server, load, measure)
+            stack.callback(run.close)
+            return run
+
+        yield make
+
+
+@pytest.fixture
+def both(new_run: Callable[..., Run]) -> Callable[..., list[Run]]:
+    """A run of each protocol, to be run side by side: most of their time they wait for T0."""
+    return lambda *sections: [new_run(protocol, *sections) for protocol in ("grpc", "rest")]

@@ -1,0 +1,127 @@
+"""One load as it runs, for tests: a server, a master and its workers, each a process of its own, and what they left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import proto
+from tritonclient.grpc import service_pb2
+
+from clients.records import RECORD, request_id
+
+ROOT = Path(__file__).parent.parent.parent
+PAYLOADS = 5
+Records = npt.NDArray[np.void]
+
+
+class Run:
+    """One load in `out`; `finish` waits for its end."""
+
+    def __init__(self, place: Path, protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any]):
+        self.place, self.out = place, place / "out"
+        self.events: list[dict[str, Any]] = []
+        self._stack = contextlib.ExitStack()
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.start("server", ["-m", "tests.truth_server", "--log", str(place / "log"), *server])
+        url = f"127.0.0.1:{self.line('server')[protocol]}"
+        load = {"protocol": protocol, "clients": 4, "payloads": PAYLOADS, **load}
+        spec = {"run": "r1", "url": url, "model": "double", "load": load, "measure": measure}
+        (place / "spec.json").write_text(json.dumps(spec))
+
+    def start(self, name: str, arguments: list[str]) -> subprocess.Popen[str]:
+        log = self._stack.enter_context((self.place / f"{name}.err").open("w"))
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        self.processes[name] = process
+        return process
+
+    def line(self, name: str) -> dict[str, Any]:
+        """The next JSON line that a process prints."""
+        stdout = self.processes[name].stdout
+        assert stdout is not None
+        text = stdout.readline()
+        assert text, (self.place / f"{name}.err").read_text()
+        return dict(json.loads(text))
+
+    def until(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Reads the master's events up to the first that is like this."""
+        while True:
+            self.events.append(said := self.line("master"))
+            if said["event"] == event and fields.items() <= said.items():
+                return said
+
+    def master(self, *extra: str, answers: bool = True, floats: int = 16) -> Run:
+        payloads, references = parcels(self.place, floats)
+        arguments = ["--spec", str(self.place / "spec.json"), "--payloads", str(payloads), "--out", str(self.out)]
+        arguments += ["--answers", str(references)] if answers else []
+        self.start("master", ["-m", "clients.load.master", *arguments, *extra])
+        return self
+
+    def begin(self, *extra: str, answers: bool = True, floats: int = 16, workers: int = 1) -> Run:
+        self.master(*extra, answers=answers, floats=floats)
+        port = self.until("listening")["port"]
+        for number in range(workers):
+            spool = ["--spool", str(self.place)]
+            self.start(f"worker{number}", ["-m", "clients.load.worker", "--port", str(port), *spool])
+        return self
+
+    def finish(self) -> int:
+        """The master's exit code, once all but the server have ended by themselves."""
+        stdout, _ = self.processes["master"].communicate(timeout=60)
+        self.events += [json.loads(text) for text in stdout.splitlines()]
+        for name, process in self.processes.items():
+            if name != "server":
+                process.wait(timeout=20)
+        return self.processes["master"].returncode
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.communicate()
+        self._stack.close()
+
+    def records(self, worker: int) -> Records:
+        return np.fromfile(self.out / "records" / f"worker-{worker}.rec", RECORD)
+
+    def by_id(self) -> dict[str, Any]:
+        """Every record of every worker by the id that its request carried."""
+        workers = [worker["worker"] for worker in self.saved()["workers"]]
+        rows = [(worker, row) for worker in workers for row in self.records(worker)]
+        found = {request_id("r1", worker, row["sequence"], row["phase"]): row for worker, row in rows}
+        assert len(found) == len(rows)
+        return found
+
+    def health(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.out / "generator.jsonl").read_text().splitlines()]
+
+    def log(self) -> dict[str, dict[str, Any]]:
+        """What the server saw, by id."""
+        lines = [json.loads(text) for text in (self.place / "log").read_text().splitlines()]
+        found = {line["id"]: line for line in lines}
+        assert len(found) == len(lines)
+        return found
+
+    def saved(self) -> dict[str, Any]:
+        return dict(json.loads((self.out / "load.json").read_text()))
+
+
+def parcels(place: Path, floats: int) -> tuple[Path, Path]:
+    payloads, answers = place / "payloads.bin", place / "answers.bin"
+    with payloads.open("wb") as requests, answers.open("wb") as responses:
+        for number in range(PAYLOADS):
+            x = np.random.default_rng(number).random(floats, dtype=np.float32)
+            request = service_pb2.ModelInferRequest(model_name="double", raw_input_contents=[x.tobytes()])
+            request.inputs.add(name="x", datatype="FP32", shape=[floats])
+            response = service_pb2.ModelInferResponse(model_name="double", raw_output_contents=[(x * 2).tobytes()])
+            response.outputs.add(name="y", datatype="FP32", shape=[floats])
+            proto.serialize_length_prefixed(request, requests)
+            proto.serialize_length_prefixed(response, responses)
+    return payloads, answers

@@ -1,0 +1,232 @@
+"""The open loop as it runs: requests leave when they are due, whatever the earlier ones do, and each has a record."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.records import CONNECTION, PHASES, TIMEOUT, UNSENT
+from clients.schedule import planned
+from clients.spec import Load, Measure
+from tests.clients.load_run import PAYLOADS, Records, Run
+
+S = 1_000_000_000
+STEADY = {"arrivals": "poisson", "rate_rps": 60.0, "clients": 5, "processes": 2}
+MEASURE = {"warmup_s": 1, "duration_s": 3, "drain_s": 3}
+
+
+def plan(load: dict[str, Any], measure: dict[str, Any]) -> list[tuple[int, int]]:
+    """(due_ns, client) of each request."""
+    blocks = planned(Load.model_validate(load), Measure.model_validate(measure))
+    return [pair for block in blocks for pair in zip(block.due_ns.tolist(), block.client.tolist(), strict=True)]
+
+
+def pooled(run: Run) -> Records:
+    rows = np.concatenate([run.records(worker["worker"]) for worker in run.saved()["workers"]])
+    return rows[np.lexsort((rows["sequence"], rows["planned_ns"]))]
+
+
+@pytest.fixture(scope="module", params=["grpc", "rest"])
+def steady(request: pytest.FixtureRequest, new_run: Callable[..., Run]) -> Run:
+    """Poisson arrivals, 60 a second, of 5 clients on 2 workers; nothing goes wrong."""
+    run = new_run(request.param, ["--delay-ms", "4"], STEADY, MEASURE)
+    assert run.begin(workers=2).finish() == 0
+    return run
+
+
+def test_the_records_are_the_schedule_and_the_server_saw_each_once(steady: Run) -> None:
+    rows, due = pooled(steady), plan(STEADY, MEASURE)
+    assert len(due) > 180
+    assert [(row["planned_ns"], row["client"]) for row in rows] == due
+    assert steady.by_id().keys() == steady.log().keys()
+    assert (rows["status"] == 0).all()
+    assert rows["correct"].all()
+
+
+def test_sequence_is_the_place_in_the_workers_own_part(steady: Run) -> None:
+    for worker in (1, 2):
+        rows = steady.records(worker)
+        in_order = rows[np.argsort(rows["sequence"])]
+        assert in_order["sequence"].tolist() == list(range(len(rows)))
+        assert (np.diff(in_order["planned_ns"]) >= 0).all()
+
+
+def test_requests_leave_when_they_are_due_and_never_before(steady: Run) -> None:
+    rows = pooled(steady)
+    late_ns = rows["sent_ns"] - rows["planned_ns"]
+    assert late_ns.min() >= 0
+    assert np.median(late_ns) < 5_000_000  # 0.1 ms on an idle machine
+    t0_ns, log = steady.saved()["t0_monotonic_ns"], steady.log()
+    for name, row in steady.by_id().items():
+        assert t0_ns + row["sent_ns"] <= log[name]["arrived_ns"] <= log[name]["left_ns"] <= t0_ns + row["received_ns"]
+
+
+def test_phases_follow_the_planned_time(steady: Run) -> None:
+    rows = pooled(steady)
+    assert ((rows["planned_ns"] < S) == (rows["phase"] == PHASES.index("warmup"))).all()
+    assert rows["planned_ns"].max() < 4 * S
+
+
+def test_clients_keep_their_connections_and_go_round_the_payloads(steady: Run) -> None:
+    rows, log = pooled(steady), steady.log()
+    peers = {
+        client: {log[name]["peer"] for name, row in steady.by_id().items() if row["client"] == client}
+        for client in range(5)
+    }
+    assert all(peers.values())
+    everyone = [peer for mine in peers.values() for peer in mine]
+    assert len(set(everyone)) == len(everyone)
+    if log[next(iter(log))]["protocol"] == "grpc":
+        assert len(everyone) == 5
+    for client in range(5):
+        mine = rows[rows["client"] == client]["payload"].tolist()
+        assert mine == [(mine[0] + n) % PAYLOADS for n in range(len(mine))]
+
+
+def test_the_master_tells_each_workers_clients_and_what_work_costs(steady: Run) -> None:
+    workers = steady.saved()["workers"]
+    assert sorted((w["first_client"], w["clients"]) for w in workers)[0][0] == 0
+    assert sum(w["clients"] for w in workers) == 5
+    for worker in workers:
+        rows = steady.records(worker["worker"])
+        assert worker["complete"]
+        assert (worker["sent"], worker["unsent"], worker["records"]) == (len(rows), 0, len(rows))
+        assert (
+            worker["first_client"]
+            <= rows["client"].min()
+            <= rows["client"].max()
+            < worker["first_client"] + worker["clients"]
+        )
+        health = [row for row in steady.health() if row["worker"] == worker["worker"]]
+        assert all(row["connections"] >= worker["clients"] for row in health)
+        assert sum(row["verify_us"] for row in health) > 0
+        assert sum(row["ship_us"] for row in health) > 0
+    assert {"unsent", "connections"} <= next(said for said in steady.events if said["event"] == "progress").keys()
+
+
+def test_requests_leave_while_the_server_stands_still(both: Callable[..., list[Run]]) -> None:
+    """A stall of 1 s every 2 s at 50 requests/s: who is due in it leaves, and waits for its end."""
+    load = {"arrivals": "constant", "rate_rps": 50.0, "clients": 2}
+    server = ["--delay-ms", "2", "--stall-ms", "1000", "--stall-every-ms", "2000"]
+    runs = both(server, load, {"warmup_s": 0, "duration_s": 4})
+    for run in [run.begin() for run in runs]:
+        assert run.finish() == 0
+        rows = pooled(run)
+        assert len(rows) == 200
+        assert (rows["status"] == 0).all()
+        latency_ns = rows["received_ns"] - rows["planned_ns"]
+        waited = rows[latency_ns > S // 4]
+        assert 60 <= len(waited) <= 100  # 3/4 of each stalled second
+        assert np.median(waited["sent_ns"] - waited["planned_ns"]) < 5_000_000
+        assert latency_ns.max() > 0.9 * S
+        most = max(row["in_flight"] for row in run.health())
+        connections = max(row["connections"] for row in run.health())
+        assert connections == 2 if "grpc" in str(run.place) else connections >= most > 2
+
+
+def test_who_is_due_over_the_limit_in_flight_is_recorded_unsent_and_nobody_waits(
+    both: Callable[..., list[Run]],
+) -> None:
+    load = {"arrivals": "constant", "rate_rps": 100.0, "clients": 4, "max_in_flight": 8, "processes": 2}
+    runs = both(["--delay-ms", "500"], load, {"warmup_s": 0, "duration_s": 2})
+    for run in [run.begin(workers=2) for run in runs]:
+        assert run.finish() == 0
+        rows = pooled(run)
+        assert rows["planned_ns"].tolist() == [due_ns for due_ns, _ in plan(load, {"warmup_s": 0, "duration_s": 2})]
+        unsent = rows[rows["status"] == UNSENT]
+        assert 130 <= len(unsent) <= 176  # 8 in 0.5 s leave: 32 of 200, or some more
+        assert (unsent["sent_ns"] == unsent["received_ns"]).all()
+        assert np.median(unsent["sent_ns"] - unsent["planned_ns"]) < 5_000_000
+        sent = rows[rows["status"] != UNSENT]
+        assert (sent["status"] == 0).all()
+        assert len(sent) == len(run.log())
+        assert sum(worker["sent"] for worker in run.saved()["workers"]) == len(sent)
+        assert sum(worker["unsent"] for worker in run.saved()["workers"]) == len(unsent)
+        assert all(worker["complete"] for worker in run.saved()["workers"])
+
+
+def test_what_is_in_flight_after_the_drain_is_given_up_and_recorded(both: Callable[..., list[Run]]) -> None:
+    load = {"arrivals": "constant", "rate_rps": 50.0, "clients": 3}
+    runs = both(["--delay-ms", "2000"], load, {"warmup_s": 0, "duration_s": 3, "drain_s": 0.5})
+    for run in [run.begin() for run in runs]:
+        assert run.finish() == 0
+        rows = pooled(run)
+        assert len(rows) == 150
+        assert set(rows["status"].tolist()) == {0, TIMEOUT}
+        assert (rows["planned_ns"][rows["status"] == TIMEOUT] > S).all()
+        assert rows["received_ns"].max() >= 3.5 * S
+
+
+def test_lies_and_dead_servers_leave_a_record_for_each_request(both: Callable[..., list[Run]]) -> None:
+    load = {"arrivals": "poisson", "rate_rps": 80.0, "clients": 3}
+    runs = both(["--every", "5", "--lies", "error", "drop", "wrong"], load, {"warmup_s": 0, "duration_s": 3})
+    for run in [run.begin() for run in runs]:
+        run.until("progress", phase="measure")
+        time.sleep(1)
+        run.processes["server"].kill()
+        assert run.finish() == 0
+        rows = pooled(run)
+        assert rows["planned_ns"].tolist() == [due_ns for due_ns, _ in plan(load, {"warmup_s": 0, "duration_s": 3})]
+        assert CONNECTION in rows["status"]
+        assert (rows["verified"] & ~rows["correct"]).any()
+        assert np.median(rows["sent_ns"] - rows["planned_ns"]) < 5_000_000
+
+
+def test_an_early_stop_leaves_a_record_for_all_that_was_due_until_then(new_run: Callable[..., Run]) -> None:
+    load = {"arrivals": "constant", "rate_rps": 100.0, "processes": 2}
+    run = new_run("grpc", ["--delay-ms", "100"], load, {"warmup_s": 0, "duration_s": 600}).begin(workers=2)
+    run.until("progress", phase="measure")
+    run.processes["master"].send_signal(signal.SIGTERM)
+    assert run.finish() == 0
+    assert run.saved()["stopped_early"]
+    for worker in run.saved()["workers"]:
+        rows = run.records(worker["worker"])
+        assert worker["complete"]
+        assert sorted(rows["sequence"].tolist()) == list(range(len(rows)))
+        assert (rows["status"] == 0).all()
+        assert rows["planned_ns"].max() < 30 * S
+    assert run.by_id().keys() == run.log().keys()
+
+
+def test_a_killed_workers_missing_requests_are_known_by_its_clients(new_run: Callable[..., Run]) -> None:
+    load = {"arrivals": "constant", "rate_rps": 100.0, "clients": 5, "processes": 2}
+    run = new_run("rest", ["--delay-ms", "50"], load, MEASURE).begin(workers=2)
+    run.until("progress", phase="measure")
+    run.processes["worker1"].kill()
+    assert run.finish() == 1
+    dead, alive = sorted(run.saved()["workers"], key=lambda worker: bool(worker["complete"]))
+    assert dead["pid"] == run.processes["worker1"].pid
+    assert not dead["complete"]
+    assert dead["sent"] >= dead["records"] > 0
+    mine = range(dead["first_client"], dead["first_client"] + dead["clients"])
+    ids = [
+        f"r1.{dead['worker']}.{n}" for n, _ in enumerate(due for due, client in plan(load, MEASURE) if client in mine)
+    ]
+    seen = {name[:-2] for name in run.log() if name.split(".")[1] == str(dead["worker"])}
+    assert seen <= set(ids)
+    assert len(run.records(alive["worker"])) == 400 - len(ids)
+
+
+def test_a_trace_is_followed(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    trace.write_text("# seconds\n0.1\n0.1\n0.4\n1.2\n2.0\n")
+    load = {"arrivals": "trace", "trace": str(trace), "clients": 2}
+    run = new_run("grpc", [], load, {"warmup_s": 0.5, "duration_s": 1.5}).begin()
+    assert run.finish() == 0
+    rows = pooled(run)
+    assert (rows["planned_ns"] / S).tolist() == [0.1, 0.1, 0.4, 1.2]
+    assert rows["client"].tolist() == [0, 1, 0, 1]
+
+
+def test_a_bad_trace_is_told_before_workers_are_waited_for(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = new_run("grpc", [], {"arrivals": "trace", "trace": str(tmp_path / "absent")}, {})
+    message = run.master().until("error")["message"]
+    assert message.startswith("load.trace: ")
+    assert "absent" in message
+    assert run.finish() == 2
