@@ -5,11 +5,12 @@ Schema 1. A table that was never written (a run that died early) reads as an emp
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -68,8 +69,16 @@ GENERATOR: Final = pa.schema(
         ("cpu_percent", pa.float64()),  # 100 is one core
         ("rss_bytes", pa.int64()),
         ("in_flight", pa.int32()),
+        ("connections", pa.int32()),
+        ("verify_us", pa.float64()),  # spent on comparing answers, since the row before
+        ("ship_us", pa.float64()),  # spent on sending records to the master, since the row before
     ]
 )
+# Columns that came later: null where a table was written without them.
+_ADDED: Final = {"connections", "verify_us", "ship_us"}
+
+# Rows of a piece, where a table is made or read in pieces: what a long run needs in memory stays bounded.
+PIECE_ROWS: Final = 1 << 20
 
 
 class RunDirectoryError(LoadproofError):
@@ -103,42 +112,33 @@ def report_md(campaign: Path) -> Path:
     return campaign / "report.md"
 
 
-def request_columns(run: str, records: Mapping[int, np.ndarray]) -> pa.Table:
-    """The rows of `requests.parquet` (sorted by planned time) of each worker's RECORD array, times from T0."""
+def request_tables(run: str, records: Mapping[int, np.ndarray]) -> Iterator[pa.Table]:
+    """The rows of `requests.parquet` (sorted by planned time) of each worker's RECORD array, in pieces.
+
+    Times are from T0; `run` is the first part of the ids.
+    """
     worker = np.repeat(np.array(list(records), np.uint16), [len(rows) for rows in records.values()])
     rows = np.concatenate([np.empty(0, RECORD), *records.values()])
     order = np.argsort(rows["planned_ns"], kind="stable")
-    rows, worker = rows[order], worker[order]
-    letters = pa.DictionaryArray.from_arrays(pa.array(rows["phase"]), [phase[0] for phase in PHASES])
-    codes, status = np.unique(rows["status"], return_inverse=True)
-    columns: dict[str, Any] = {name: rows[name] for name in REQUESTS.names if name in (RECORD.names or ())}
-    columns |= {
-        "id": pc.binary_join_element_wise(
-            run, _text(worker), _text(rows["sequence"]), letters.cast(pa.string()), pa.scalar(".")
-        ),
-        "worker": worker,
-        "phase": pa.DictionaryArray.from_arrays(pa.array(rows["phase"], pa.int16()), list(PHASES)),
-        "status": pa.DictionaryArray.from_arrays(
-            pa.array(status, pa.int16()), pa.array([status_name(int(code)) for code in codes], pa.string())
-        ),
-    }
-    return _table(columns, REQUESTS)
+    for start in range(0, len(order), PIECE_ROWS):
+        piece = order[start : start + PIECE_ROWS]
+        yield _request_table(run, rows[piece], worker[piece])
 
 
-def write_requests(run: Path, columns: Columns) -> None:
-    _write_table(run / "requests.parquet", columns, REQUESTS)
+def write_requests(run: Path, tables: Iterable[Columns]) -> None:
+    _write_table(run / "requests.parquet", tables, REQUESTS)
 
 
-def write_balancer(run: Path, columns: Columns) -> None:
-    _write_table(run / "balancer.parquet", columns, BALANCER)
+def write_balancer(run: Path, tables: Iterable[Columns]) -> None:
+    _write_table(run / "balancer.parquet", tables, BALANCER)
 
 
 def write_samples(run: Path, columns: Columns) -> None:
-    _write_table(run / "samples.parquet", columns, SAMPLES)
+    _write_table(run / "samples.parquet", [columns], SAMPLES)
 
 
 def write_generator(run: Path, columns: Columns) -> None:
-    _write_table(run / "generator.parquet", columns, GENERATOR)
+    _write_table(run / "generator.parquet", [columns], GENERATOR)
 
 
 def write_run(run: Path, facts: Mapping[str, Any]) -> None:
@@ -174,6 +174,24 @@ def read_balancer(run: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return _read_table(run / "balancer.parquet", BALANCER, columns)
 
 
+def request_pieces(run: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """`read_requests` in pieces, for columns that are too large to hold: the ids."""
+    return _read_pieces(run / "requests.parquet", REQUESTS, columns)
+
+
+def balancer_pieces(run: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    return _read_pieces(run / "balancer.parquet", BALANCER, columns)
+
+
+def codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """The distinct texts of a dictionary column, and each row's index among them (int16); a null is the text ""."""
+    whole = column.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0) if whole.num_chunks else pa.array([], column.type)
+    names = [name or "" for name in whole.dictionary.to_pylist()]
+    return [*names, ""], whole.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
+
+
 def read_samples(run: Path) -> pa.Table:
     return _read_table(run / "samples.parquet", SAMPLES, None)
 
@@ -199,14 +217,40 @@ def read_summary(campaign: Path) -> dict[str, Any] | None:
     return _read_json(campaign / "summary.json")
 
 
+def _request_table(run: str, rows: np.ndarray, worker: np.ndarray) -> pa.Table:
+    letters = pa.DictionaryArray.from_arrays(pa.array(rows["phase"]), [phase[0] for phase in PHASES])
+    found, status = np.unique(rows["status"], return_inverse=True)
+    columns: dict[str, Any] = {name: rows[name] for name in REQUESTS.names if name in (RECORD.names or ())}
+    columns |= {
+        "id": pc.binary_join_element_wise(
+            run, _text(worker), _text(rows["sequence"]), letters.cast(pa.string()), pa.scalar(".")
+        ),
+        "worker": worker,
+        "phase": pa.DictionaryArray.from_arrays(pa.array(rows["phase"], pa.int16()), list(PHASES)),
+        "status": pa.DictionaryArray.from_arrays(
+            pa.array(status, pa.int16()), pa.array([status_name(int(code)) for code in found], pa.string())
+        ),
+    }
+    return _table(columns, REQUESTS)
+
+
 def _text(numbers: np.ndarray) -> pa.Array:
     return pa.array(numbers).cast(pa.string())
 
 
 def _table(columns: Columns, schema: pa.Schema) -> pa.Table:
     if not isinstance(columns, pa.Table):
-        columns = pa.table({name: _column(columns[name], schema.field(name).type) for name in schema.names})
-    return columns.select(schema.names).cast(schema)
+        names = [name for name in schema.names if name in columns or name not in _ADDED]
+        columns = pa.table({name: _column(columns[name], schema.field(name).type) for name in names})
+    return _complete(columns, schema)
+
+
+def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the schema's columns; those that came later than it are null."""
+    for field in schema:
+        if field.name in _ADDED and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def _column(values: Any, kind: pa.DataType) -> Any:
@@ -217,18 +261,46 @@ def _column(values: Any, kind: pa.DataType) -> Any:
     return pa.array(values, kind)
 
 
-def _write_table(path: Path, columns: Columns, schema: pa.Schema) -> None:
-    table = _table(columns, schema)
+def _write_table(path: Path, tables: Iterable[Columns], schema: pa.Schema) -> None:
     names = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-    _atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", use_dictionary=names))
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=names) as writer:
+            for table in tables:
+                writer.write_table(_table(table, schema))
+
+    _atomically(path, write)
 
 
 def _read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None) -> pa.Table:
-    wanted = pa.schema([schema.field(name) for name in columns or schema.names])
+    wanted = _wanted(schema, columns)
     if not path.exists():
         return wanted.empty_table()
+    with _told(path), pq.ParquetFile(path) as file:
+        return _complete(file.read(_there(file, wanted)), wanted)
+
+
+def _read_pieces(path: Path, schema: pa.Schema, columns: Sequence[str]) -> Iterator[pa.Table]:
+    wanted = _wanted(schema, columns)
+    if not path.exists():
+        return
+    with _told(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(PIECE_ROWS, columns=_there(file, wanted)):
+            yield _complete(pa.Table.from_batches([batch]), wanted)
+
+
+def _wanted(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in columns or schema.names])
+
+
+def _there(file: pq.ParquetFile, wanted: pa.Schema) -> list[str]:
+    return [name for name in wanted.names if name in file.schema_arrow.names]
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
-        return pq.read_table(path, columns=wanted.names).select(wanted.names).cast(wanted)
+        yield
     except (pa.ArrowException, OSError, KeyError) as error:
         raise RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 

@@ -11,6 +11,13 @@ Verdict = Literal["VALID", "FLAGGED", "INVALID"]
 Facts = Mapping[str, Any]
 
 SATURATED_CPU_PERCENT: Final = 90  # of one core: a worker is one thread
+# Sizes of an effect, as a share; where there is a bound at 99 % confidence, it must exclude the smaller one.
+LATENCY_CHANGE: Final = 0.25
+LATENCY_CHANGE_BOUND: Final = 0.10
+BACKLOG_CHANGE: Final = 0.5  # of what is in flight in the middle of the window
+BACKLOG_BOUND: Final = 0.01  # of the requests that were due
+KEPT_UP: Final = 0.95
+LITTLE: Final = 0.10
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,11 @@ def _disagree(run: Facts) -> Facts | None:
 
 
 def _log_dropped(run: Facts) -> Facts | None:
-    log = run["log"] or {}
-    if log.get("dropped"):
-        return {"message": f"{log['dropped']:,} lines of the balancer's log were dropped, {log.get('lines', 0):,} came"}
+    log, missing = run["log"] or {}, run["reconcile"].get("lines_missing", 0)
+    if log.get("dropped") or missing:
+        told = f", {log['dropped']:,} by its own count" if log.get("dropped") else ""
+        lost = max(missing, log.get("dropped") or 0)
+        return {"message": f"{lost:,} lines of the balancer's log were lost{told}; {log.get('lines', 0):,} came"}
     return _event("log_lines_dropped")(run)
 
 
@@ -92,6 +101,54 @@ def _wrong(run: Facts) -> Facts | None:
 
 def _unaccounted(run: Facts) -> Facts | None:
     return run["requests"] if run["requests"]["unaccounted"] else None
+
+
+def _restarted(run: Facts) -> Facts | None:
+    sources = run["reconcile"]["restarted"]
+    return {"who": " and ".join(f"the {source}" for source in sources)} if sources else None
+
+
+def _in_flight_limit(run: Facts) -> Facts | None:
+    unsent = run["generator"]["unsent"]
+    return {"unsent": unsent, "limit": run["spec"]["load"].get("max_in_flight", 10_000)} if unsent else None
+
+
+def _queue_growing(run: Facts) -> Facts | None:
+    """The backlog grew by a real share of what was offered; a rate that changes has ups and downs of its own."""
+    trend, offered, seconds = run["steady"]["in_flight"], run["offered_rps"], run["window"]["duration_s"]
+    if trend is None or not offered:
+        return None
+    grown, surely = trend["change"] * trend["median"], trend["low"] * trend["median"]
+    if trend["change"] < BACKLOG_CHANGE or surely < BACKLOG_BOUND * offered * seconds:
+        return None
+    share = run["throughput_rps"] / offered
+    if _rate_changes(run) and share >= KEPT_UP:
+        return None
+    told = f", and only {share:.0%} of the offered {offered:,.4g} /s were answered in time" if share < KEPT_UP else ""
+    return {"grown": grown, "told": told}
+
+
+def _not_steady(run: Facts) -> Facts | None:
+    trend = run["steady"]["latency"]
+    if trend is None or _rate_changes(run) or _queue_growing(run):
+        return None
+    change = trend["change"]
+    surely = trend["low"] if change > 0 else -trend["high"]
+    if abs(change) <= LATENCY_CHANGE or surely <= LATENCY_CHANGE_BOUND:
+        return None
+    return {"change": change, "low": trend["low"], "high": trend["high"]}
+
+
+def _littles_law(run: Facts) -> Facts | None:
+    law = run["littles_law"]
+    # A queue that grows reaches over the window's end, and is told already.
+    if law is None or abs(law["ratio"] - 1) <= LITTLE or _queue_growing(run):
+        return None
+    return {**law, "product": law["rate_rps"] * law["latency_ms"] / 1000}
+
+
+def _rate_changes(run: Facts) -> bool:
+    return run["spec"].get("load", {}).get("arrivals") in ("steps", "trace")
 
 
 def _saturated(run: Facts) -> Facts | None:
@@ -124,6 +181,13 @@ REASONS: Final = (
         _event("balancer_died"),
     ),
     Reason(
+        "restarted",
+        "INVALID",
+        "During the run the counters of {who} began again from zero.",
+        "Find out why it restarted (logs/, or the external server's own log) and run again.",
+        _restarted,
+    ),
+    Reason(
         "worker_died",
         "INVALID",
         "A load worker died, and with it the load that it should have offered: {message}.",
@@ -143,6 +207,14 @@ REASONS: Final = (
         "No request was sent inside the measured window.",
         "Read logs/master.log and logs/worker-*.log; lengthen measure.duration_s if one answer takes longer than that.",
         _no_requests,
+    ),
+    Reason(
+        "in_flight_limit",
+        "INVALID",
+        "{unsent:,} requests were due and not sent, because {limit:,} were under way (load.max_in_flight).",
+        "Lower the rate (load.rate_rps, load.steps or the trace) to what the server keeps up with, or raise "
+        "load.max_in_flight.",
+        _in_flight_limit,
     ),
     Reason(
         "failed_answers",
@@ -169,7 +241,7 @@ REASONS: Final = (
         "log_lines_dropped",
         "INVALID",
         "{message}.",
-        "The balancer's latencies are incomplete: leave a core to the log collector, or lower the load.",
+        "The balancer's record is incomplete: leave a core to the log collector, or lower the load.",
         _log_dropped,
     ),
     Reason(
@@ -178,6 +250,28 @@ REASONS: Final = (
         "Client, balancer and server do not agree: {differences}.",
         "Make sure that nothing else uses this server or balancer, and look for restarts in logs/.",
         _disagree,
+    ),
+    Reason(
+        "queue_growing",
+        "FLAGGED",
+        "Requests in flight grew by {grown:,.0f} along the window{told}: more is offered than the server can do.",
+        "The latency tells of the window's length, not of the server: lower load.rate_rps until the queue stands.",
+        _queue_growing,
+    ),
+    Reason(
+        "not_steady",
+        "FLAGGED",
+        "Latency changed by {change:+.0%} along the window (99 % bounds {low:+.0%} to {high:+.0%}).",
+        "Lengthen measure.warmup_s if it fell; if it rose, look for what fills up: memory, disk, heat, other load.",
+        _not_steady,
+    ),
+    Reason(
+        "littles_law",
+        "FLAGGED",
+        "{in_flight_mean:,.3g} requests were in flight on average, throughput times latency gives {product:,.3g}: what "
+        "reaches over the window's edges weighs too much.",
+        "Lengthen measure.duration_s to many times the slowest latency.",
+        _littles_law,
     ),
     Reason(
         "generator_saturated",

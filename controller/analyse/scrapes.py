@@ -33,9 +33,10 @@ class Scrapes:
         self._at = np.unique(self._time)
 
     def growth(self, name: str, edges: Edges, **labels: str) -> float | None:
-        """How much the counter grew, over all its series with `labels`; a series missing at an edge counts as 0.
+        """How much the counter grew, over all its series with `labels`; a series that is not there yet counts as 0.
 
-        None where the source was scraped less than twice, or never showed such a series.
+        A counter that went down began again (its process restarted) and has grown by what it then showed, as in
+        Prometheus' increase(). None where the source was scraped less than twice, or never showed such a series.
         """
         grown = self._growth_by_labels(name, edges, labels)
         return sum(value for _, value in grown) if grown else None
@@ -48,6 +49,12 @@ class Scrapes:
             growth[bound] = growth.get(bound, 0.0) + value
         ordered = sorted(growth.items())
         return np.array([bound for bound, _ in ordered]), np.array([value for _, value in ordered])
+
+    def restarted(self, name: str) -> bool:
+        """True where a series of the counter once went down."""
+        rows = np.flatnonzero(pc.equal(self._names, name).to_numpy(zero_copy_only=False))
+        labels, values = np.array(self._labels.take(pa.array(rows)).to_pylist(), object), self._value[rows]
+        return any(bool((np.diff(values[labels == one]) < 0).any()) for one in set(labels.tolist()))
 
     def _growth_by_labels(
         self, name: str, edges: Edges, labels: Mapping[str, str]
@@ -63,8 +70,14 @@ class Scrapes:
             if labels.items() <= found.items():
                 own = rows[pc.equal(texts, text).to_numpy(zero_copy_only=False)]
                 at, value = self._time[own], self._value[own]
-                grown.append((found, float(value[at == end].sum() - value[at == start].sum())))
+                grown.append((found, _increase(value[(at >= start) & (at <= end)], bool((at == start).any()))))
         return grown
 
     def _nearest(self, time_s: float | None, default: int) -> float:
         return float(self._at[default if time_s is None else np.abs(self._at - time_s).argmin()])
+
+
+def _increase(values: Floats, from_start: bool) -> float:
+    """The growth along a counter's values, by time; unless it was there at the start, it began at 0."""
+    steps = np.diff(values, prepend=values[:1] if from_start else 0.0)
+    return float(np.where(steps < 0, values, steps).sum())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
+from scipy.stats import t as student
 
 CONFIDENCE: Final = 0.99
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
@@ -16,6 +18,12 @@ PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9":
 # Stopping Criterion): the smallest h + t with I(p; h, t + 1) <= 1 - CONFIDENCE for t = 1 request over the latency, I
 # being the regularised incomplete beta function. LoadGen starts at p90; the same rule gives the median's 11.
 MINIMUM: Final = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662, 0.999: 6636}
+
+# Blocks before a mean over blocks has bounds, and the lags at which correlation between them is looked for.
+BLOCKS_MIN: Final = 10
+LAGS_MAX: Final = 1000
+# Below this many effective values an estimate of tau is noise; the bounds would span anything and cover no more.
+EFFECTIVE_MIN: Final = 4.0
 
 
 def rank(n: int, p: float) -> int:
@@ -77,15 +85,56 @@ def bucket(upper: NDArray[np.float64], cumulative: NDArray[np.float64], p: float
     return float(upper[index - 1]) if index else 0.0, float(upper[index]) if math.isfinite(upper[index]) else None
 
 
-def by_block(latency_ns: NDArray[np.int64], block: NDArray[np.int64], p: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The blocks that have samples and their nearest-rank p-quantiles in ns, however few the samples: for charts only.
+def by_block(
+    latency_ns: NDArray[np.int64], block: NDArray[np.int64], shares: Sequence[float]
+) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The blocks that have samples and, for each share p, their nearest-rank p-quantiles in ns, however few there are.
 
     One sort of (block, latency) packed into 64 bits, no loop: blocks under 2^19, latencies under 2^44 ns (4.8 hours).
     """
     packed = np.sort((block.astype(np.int64) << 44) | latency_ns)
-    blocks, start, count = np.unique(packed >> 44, return_index=True, return_counts=True)
-    ranks = np.maximum(np.ceil(p * count).astype(np.int64), 1)
-    return blocks, packed[start + ranks - 1] & ((1 << 44) - 1)
+    last = np.flatnonzero(np.diff(packed >> 44, append=-1))
+    start = np.concatenate([[0], last + 1])[: len(last)]
+    count = last + 1 - start
+    ranks = [np.maximum(np.ceil(p * count).astype(np.int64), 1) for p in shares]
+    return packed[last] >> 44, [packed[start + rank - 1] & ((1 << 44) - 1) for rank in ranks]
+
+
+def mean_bounds(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """Confidence bounds of the mean of a stationary series (throughput: completions of each second), autocorrelated.
+
+    Student's t with the effective number of values n / tau, tau = 1 + 2 (sum of autocorrelations) being the larger of
+    two estimates: Geyer's initial monotone positive sequence ("Practical Markov Chain Monte Carlo", 1992, 3.3) and
+    that of an AR(1) process whose coefficient is corrected for small samples (Kendall, "Note on Bias in the Estimation
+    of Autocorrelation", 1954). In simulation (tests/controller/analyse/test_statistics.py) the 99 % bounds of AR(1)
+    series with coefficients 0, 0.3 and 0.6 cover: of 10 values 99.5, 98.2 and 95.5 %; of 60 values 99.4, 98.8 and
+    98.6 %; of 300 values 99 %. None below BLOCKS_MIN values.
+    """
+    n = len(values)
+    if n < BLOCKS_MIN:
+        return None
+    mean = float(values.mean())
+    tau = _autocorrelation_time(values - mean)
+    effective = max(n / tau, EFFECTIVE_MIN)
+    # The spread around a mean that was taken of the same correlated values is too small by the mean's own.
+    variance = float(values.var()) * effective / (effective - 1)
+    half = float(student.ppf((1 + confidence) / 2, effective - 1)) * math.sqrt(variance / effective)
+    return mean - half, mean + half
+
+
+def _autocorrelation_time(centred: NDArray[np.float64]) -> float:
+    """tau >= 1: how many neighbouring values tell as much as one independent value."""
+    n = len(centred)
+    power = float(centred @ centred)
+    if power == 0:
+        return 1.0
+    correlation = np.array([float(centred[: n - lag] @ centred[lag:]) for lag in range(min(n // 2, LAGS_MAX))]) / power
+    first = min((n * correlation[1] + 1) / (n - 3), 0.97)
+    correlation[1:] += 1 / n  # each was lowered by the mean's own error
+    pairs = correlation[: len(correlation) // 2 * 2].reshape(-1, 2).sum(axis=1)
+    positive = pairs[: int(np.argmax(pairs <= 0))] if (pairs <= 0).any() else pairs
+    geyer = 2 * float(np.minimum.accumulate(positive).sum()) - 1 if len(positive) else 1.0
+    return float(max(1.0, geyer, (1 + first) / (1 - first)))
 
 
 def _ms(ns: float | None) -> float | None:

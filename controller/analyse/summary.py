@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 
 from controller import rundir
-from controller.analyse import checks, statistics, witnesses
+from controller.analyse import checks, generator, statistics, steady, witnesses
+from controller.analyse.notes import notes
 from controller.analyse.population import Records, Window
 from controller.errors import Exit
 
 
-def campaign(directory: Path) -> dict[str, Any]:
+def campaign(directory: Path, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The summary of every run that was begun; also writes it as summary.json and summary.csv.
 
+    `known` is an earlier summary of this campaign: the runs that it has are taken from it, not analysed again.
     Raises RunDirectoryError where the directory is no campaign's or a file in it is broken.
     """
     facts = rundir.read_campaign(directory)
     planned = facts.get("runs", [])
     begun = [one for one in planned if (directory / one["directory"]).is_dir()]
     head = {key: value for key, value in facts.items() if key not in ("schema", "runs", "plan")}
-    runs = [
-        {"name": one["name"], "directory": one["directory"], **run(directory / one["directory"], one.get("spec", {}))}
-        for one in begun
-    ]
+    done = {one["directory"]: one for one in known["runs"]} if known else {}
+    runs = [done.get(one["directory"]) or _named_run(directory, one) for one in begun]
     summary = {
         "schema": rundir.SCHEMA,
         "campaign": {**head, "runs_planned": len(planned), "runs_missing": len(planned) - len(begun)},
@@ -45,37 +45,41 @@ def run(directory: Path, planned: Mapping[str, Any]) -> dict[str, Any]:
     spec = facts.get("spec") or planned
     measure, load = spec.get("measure", {}), spec.get("load", {})
     window = Window.of(measure.get("warmup_s", 0), measure.get("duration_s", 0))
-    records = Records(directory)
-    latency_ms = statistics.latency_ms(records.latency_ns(records.measured & records.good))
-    has_metrics = facts.get("server", {}).get("metrics", True)
-    saw = witnesses.testimony(directory, load, has_metrics, records, latency_ms, window)
-    throughput = _throughput(records, window)
+    records = Records(directory, is_open=load.get("arrivals", "closed") != "closed")
+    good = records.measured & records.good
+    saw = witnesses.testimony(directory, facts, load, records, window)
     result = {
         "repeat": facts.get("repeat", 1),
         "spec": spec,
         "model": facts.get("model"),
-        "requests": records.counts(records.measured) | {"unaccounted": saw.pop("unaccounted")},
-        "errors": records.errors(),
-        "latency_ms": latency_ms,
-        "throughput_rps": throughput,
-        "throughput_ips": None if throughput is None else throughput * load.get("batch", 1),
+        "requests": records.counts(records.measured) | saw.pop("orphans"),
+        "errors": records.errors(records.measured),
+        "latency_ms": statistics.latency_ms(records.latency_ns(good)),
+        "service_latency_ms": statistics.latency_ms(records.service_ns(good)) if records.is_open else None,
+        **_throughput(records, window, load),
         **saw,
-        "warmup": _warmup(records),
-        "generator": _generator(directory, facts, records, window),
+        "steady": steady.steady(records, window),
+        "littles_law": steady.littles_law(records, window),
+        "warmup": _warmup(records, window),
+        "generator": generator.state(directory, facts, records, window),
         "window": _window(facts, measure),
         "log": facts.get("log"),
         "events": facts.get("events", []),
         "complete": bool(facts),
     }
     verdict, reasons = checks.judge(result)
-    judged = {"verdict": verdict, "reasons": reasons, "notes": _notes(facts, result, has_metrics), "slo": slo(result)}
-    return judged | result
+    return {"verdict": verdict, "reasons": reasons, "notes": notes(facts, result), "slo": slo(result)} | result
+
+
+def _named_run(directory: Path, one: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"name": one["name"], "directory": one["directory"]}
+    return names | run(directory / one["directory"], one.get("spec", {}))
 
 
 def metrics(result: Mapping[str, Any]) -> dict[str, float | None]:
     """The flat metric names of SLOs, gates and summary.csv: `p99_ms`, `throughput_rps`, `error_rate`, ..."""
     counts, latency = result["requests"], result["latency_ms"]
-    total = counts["sent"] + counts["unaccounted"]
+    total = sum(counts[name] for name in ("sent", "unsent", "unaccounted", "lost_with_worker"))
     return {
         **{f"{name}_ms": latency[name] for name in ("mean", *statistics.PERCENTILES, "max")},
         "throughput_rps": result["throughput_rps"],
@@ -145,37 +149,35 @@ def _spread(rows: Sequence[Mapping[str, float | None]]) -> dict[str, list[float]
     }
 
 
-def _throughput(records: Records, window: Window) -> float | None:
-    """Good answers that came inside the window, whenever they were sent, over its seconds."""
-    if window.end <= window.start or not records.measured.any():
-        return None
-    inside = (records.received_ns >= window.start) & (records.received_ns < window.end) & records.good
-    return float(inside.sum() / (window.end - window.start) * 1e9)
+def _throughput(records: Records, window: Window, load: Mapping[str, Any]) -> dict[str, Any]:
+    """Good answers that came inside the window, whenever they were sent, over its seconds; what was offered beside."""
+    if window.seconds <= 0 or not records.measured.any():
+        names = ("throughput_rps", "throughput_ips", "throughput_bounds", "offered_rps")
+        return dict.fromkeys(names)
+    inside = records.received_ns[records.good & window.holds(records.received_ns)]
+    counts = np.bincount((inside - window.start) // 10**9, minlength=int(window.seconds))[: int(window.seconds)]
+    bounds = statistics.mean_bounds(counts.astype(float))
+    rate_rps = len(inside) / window.seconds
+    return {
+        "throughput_rps": rate_rps,
+        "throughput_ips": rate_rps * load.get("batch", 1),
+        "throughput_bounds": {"low": max(0.0, bounds[0]), "high": bounds[1], "confidence": statistics.CONFIDENCE}
+        if bounds
+        else None,
+        "offered_rps": int(window.holds(records.planned_ns).sum()) / window.seconds if records.is_open else None,
+    }
 
 
-def _warmup(records: Records) -> dict[str, Any]:
+def _warmup(records: Records, window: Window) -> dict[str, Any]:
     rows = records.phase("warmup")
     latency = statistics.latency_ms(records.latency_ns(rows & records.good))
-    return {**records.counts(rows), "mean_ms": latency["mean"], "p50_ms": latency["p50"], "max_ms": latency["max"]}
-
-
-def _generator(directory: Path, facts: Mapping[str, Any], records: Records, window: Window) -> dict[str, Any]:
-    """The load generator's own state inside the window; CPU in percent of one core, of its busiest worker."""
-    table = rundir.read_generator(directory)
-    time_ns = table["time_s"].to_numpy() * 1e9
-    # A reading tells of the second before it.
-    inside = (time_ns > window.start) & (time_ns <= window.end + 1e9)
-    cpu, worker = table["cpu_percent"].to_numpy()[inside], table["worker"].to_numpy()[inside]
-    medians = [float(np.median(cpu[worker == one])) for one in np.unique(worker)]
-    lateness = np.sort(records.sent_ns[records.measured] - records.planned_ns[records.measured])
-    late = statistics.nearest_rank(lateness, 0.99)
+    came = int((records.good & (records.received_ns >= 0) & (records.received_ns < window.start)).sum())
     return {
-        "workers": len(facts.get("workers", [])),
-        "cpu_percent_max": float(cpu.max()) if len(cpu) else None,
-        "cpu_percent_median": max(medians, default=None),
-        "rss_bytes_max": int(table["rss_bytes"].to_numpy().max()) if table.num_rows else None,
-        "in_flight_max": int(table["in_flight"].to_numpy()[inside].max()) if len(cpu) else None,
-        "lateness_ms_p99": None if late is None else late / 1e6,
+        **records.counts(rows),
+        "throughput_rps": came / window.start * 1e9 if window.start > 0 else None,
+        "mean_ms": latency["mean"],
+        "p50_ms": latency["p50"],
+        "max_ms": latency["max"],
     }
 
 
@@ -186,25 +188,3 @@ def _window(facts: Mapping[str, Any], measure: Mapping[str, Any]) -> dict[str, A
         moment = datetime.fromtimestamp(t0_us / 1e6 + (warmup_s or 0), UTC)
         start = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"start": start, "warmup_s": warmup_s, "duration_s": measure.get("duration_s")}
-
-
-def _notes(facts: Mapping[str, Any], result: Mapping[str, Any], has_metrics: bool) -> list[str]:
-    """What the reader should know and no verdict hangs on."""
-    notes = list(facts.get("notes", []))
-    load, good = result["spec"].get("load", {}), result["requests"]["ok"]
-    source, verify = (facts.get("references") or {}).get("source"), load.get("verify", 1)
-    if source is None or not verify:
-        notes.append("Answers were not compared with references: a wrong answer counts as a good one.")
-    elif source == "server":
-        notes.append("References came from the server itself: answers are checked for consistency, not correctness.")
-    if source and 0 < verify < 1:
-        notes.append(f"{verify:.0%} of the answers were compared with references; the rest count as good.")
-    if not has_metrics:
-        notes.append("The server shows no /metrics: its witness is missing; client and balancer are compared alone.")
-    if load.get("via") == "direct":
-        notes.append("Clients reached the server directly: no balancer bears witness.")
-    absent = {name: least for name, p in statistics.PERCENTILES.items() if good < (least := statistics.MINIMUM[p])}
-    if good and absent:
-        wanted = ", ".join(f"{name.replace('_', '.')} {least:,}" for name, least in absent.items())
-        notes.append(f"Too few good answers for these percentiles, and how many each needs: {wanted}.")
-    return notes

@@ -3,55 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from controller import rundir
 from controller.analyse import statistics
+from controller.analyse.accounts import accounts
+from controller.analyse.join import join
 from controller.analyse.population import Ints, Records, Window
-from controller.analyse.reconcile import MAYBE_UNSENT, BalancerLog, balancer_log, matching, reconcile
+from controller.analyse.reconcile import MAYBE_UNSENT, BalancerLog, Circumstances, Counters, balancer_log, reconcile
 from controller.analyse.scrapes import Edges, Scrapes
+
+Facts = Mapping[str, Any]
 
 INTERFACE: Final = {"grpc": "gRPC", "rest": "REST"}
 WHOLE_RUN: Final = Edges()
 
 
-def testimony(
-    run: Path,
-    load: Mapping[str, Any],
-    has_metrics: bool,
-    records: Records,
-    latency_ms: Mapping[str, Any],
-    window: Window,
-) -> dict[str, Any]:
-    """`witnesses`, `reconcile`, `breakdown_ms` of a RUN, and `unaccounted`: what of the window only the balancer knows.
+def testimony(run: Path, facts: Facts, load: Facts, records: Records, window: Window) -> dict[str, Any]:
+    """`witnesses`, `reconcile`, `accounts`, `breakdown_ms` of a RUN, and `orphans`: requests of the window that only
+    the balancer knows, {"unaccounted", "lost_with_worker"}.
 
-    `latency_ms` is the client's; `has_metrics` is False for a server that is known to show none.
+    `facts` is run.json. Latencies are from the sent time, in an open loop as well: no other witness knows when a
+    request was planned.
     """
     protocol, samples = load.get("protocol", "grpc"), rundir.read_samples(run)
     edges, scrapes = Edges(window.start / 1e9, window.end / 1e9), Scrapes(samples, "server")
+    known = _circumstances(facts, samples)
+    good = records.measured & records.good
+    service_ms = statistics.latency_ms(records.service_ns(good))
     seen: dict[str, dict[str, Any] | None] = {
-        "client": {"requests": len(records), "latency_ms": _without_bounds(latency_ms)},
+        "client": {"requests": records.sent, "latency_ms": _without_bounds(service_ms)},
         "balancer": None,
-        "server": server(scrapes, protocol, edges) if has_metrics else None,
+        "server": server(scrapes, protocol, edges) if known.server_has_metrics else None,
     }
-    log, counter, unsure = None, None, 0
+    log, unsure = None, 0
+    counters = Counters(server=seen["server"]["requests"] if seen["server"] else None)
     if load.get("via", "balancer") == "balancer":
-        log, balancer_ns = _balancer(run, records)
-        counter = _balancer_count(samples, protocol)
-        seen["balancer"] = {"requests": counter, "latency_ms": _without_bounds(statistics.latency_ms(balancer_ns))}
+        log, balancer_ns = _balancer(run, records, _incomplete(facts))
+        counters = replace(counters, **_balancer_counters(samples, protocol))
+        balancer_ms = _without_bounds(statistics.latency_ms(balancer_ns))
+        seen["balancer"] = {"requests": counters.balancer, "latency_ms": balancer_ms}
     else:
-        unsure = pc.sum(pc.is_in(records.status, value_set=pa.array(MAYBE_UNSENT))).as_py() or 0
-    served = seen["server"]["requests"] if seen["server"] else None
+        unsure = int(records.status_in(MAYBE_UNSENT).sum())
     means = {name: witness["latency_ms"]["mean"] if witness else None for name, witness in seen.items()}
+    terms = reconcile(records.sent, log, counters, unsure, known)
     return {
         "witnesses": seen,
-        "reconcile": reconcile(len(records), log, counter, served, unsure, has_metrics),
-        "breakdown_ms": breakdown_ms(means, server_parts_ms(scrapes, edges)),
-        "unaccounted": log.unmatched.get("measure", 0) if log else 0,
+        "reconcile": terms,
+        "accounts": accounts(records, log, terms),
+        "breakdown_ms": {
+            "lateness": float(records.lateness_ns(good).mean()) / 1e6 if good.any() else None,
+            **breakdown_ms(means, server_parts_ms(scrapes, edges)),
+        },
+        "orphans": {
+            "unaccounted": log.unaccounted.get("measure", 0) if log else 0,
+            "lost_with_worker": log.lost_with_worker.get("measure", 0) if log else 0,
+        },
     }
 
 
@@ -89,10 +100,11 @@ def server_parts_ms(scrapes: Scrapes, window: Edges) -> dict[str, float | None]:
 def breakdown_ms(
     means: Mapping[str, float | None], server_parts: Mapping[str, float | None]
 ) -> dict[str, float | None]:
-    """Where a request's mean time goes, in ms: parts that add up to the client's mean; null where a witness is missing.
+    """Where a request's mean time goes, in ms: parts that add up to the client's mean from sent to received.
 
-    `balancer` holds the network between balancer and server; a direct run has none, and there `client_network` reaches
-    to the server. The witnesses' windows differ by the requests at their edges, so that a tiny part can fall below 0.
+    A part is null where a witness is missing. `balancer` holds the network between balancer and server; a direct run
+    has none, and there `client_network` reaches to the server. The witnesses' windows differ by the requests at their
+    edges, so that a tiny part can fall below 0.
     """
     balancer, inner = means["balancer"], means["server"]
     queue, inference = server_parts["server_queue"], server_parts["inference"]
@@ -105,21 +117,38 @@ def breakdown_ms(
     }
 
 
-def _balancer(run: Path, records: Records) -> tuple[BalancerLog, Ints]:
+def _circumstances(facts: Facts, samples: pa.Table) -> Circumstances:
+    events = {event["code"] for event in facts.get("events", [])}
+    counters = {"server": "ovms_requests_success", "balancer": "haproxy_backend_http_requests_total"}
+    return Circumstances(
+        server_has_metrics=facts.get("server", {}).get("metrics", True),
+        server_died="server_died" in events,
+        balancer_died="balancer_died" in events,
+        worker_died="worker_died" in events or bool(_incomplete(facts)),
+        restarted=[source for source, name in counters.items() if Scrapes(samples, source).restarted(name)],
+    )
+
+
+def _incomplete(facts: Facts) -> list[int]:
+    """The workers that did not deliver all their records."""
+    return [one["worker"] for one in facts.get("workers", []) if not one.get("complete", True)]
+
+
+def _balancer(run: Path, records: Records, incomplete: list[int]) -> tuple[BalancerLog, Ints]:
     """The balancer's log beside the records, and its latency in ns of the good requests of the window."""
-    ids = rundir.read_requests(run, ["id"])["id"]
-    rows = rundir.read_balancer(run, ["id", "accepted_us", "end_us", "termination", "server"])
-    match = matching(ids, rows["id"])
-    found = match[records.measured & records.good]
+    joined = join(run)
+    log = balancer_log(records, joined, rundir.read_balancer(run, ["termination", "server"]), incomplete)
+    found = joined.row[records.measured & records.good]
     found = found[found >= 0]
-    latency_us = rows["end_us"].to_numpy()[found] - rows["accepted_us"].to_numpy()[found]
-    return balancer_log(match, records.status, rows), latency_us * 1000
+    rows = rundir.read_balancer(run, ["accepted_us", "end_us"])
+    return log, (rows["end_us"].to_numpy()[found] - rows["accepted_us"].to_numpy()[found]) * 1000
 
 
-def _balancer_count(samples: pa.Table, protocol: str) -> int | None:
+def _balancer_counters(samples: pa.Table, protocol: str) -> dict[str, int | None]:
     scrapes = Scrapes(samples, "balancer")
-    count = scrapes.growth("haproxy_backend_http_requests_total", WHOLE_RUN, proxy=f"{protocol}_infer")
-    return None if count is None else round(count)
+    names = {"balancer": "haproxy_backend_http_requests_total", "sessions": "haproxy_backend_sessions_total"}
+    grown = {key: scrapes.growth(name, WHOLE_RUN, proxy=f"{protocol}_infer") for key, name in names.items()}
+    return {key: None if count is None else round(count) for key, count in grown.items()}
 
 
 def _mean_ms(scrapes: Scrapes, name: str, window: Edges, **labels: str) -> float | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from clients.records import RECORD
@@ -65,16 +67,28 @@ def write(seen: Seen) -> None:
     """Write every table of the run directory that there is something for, then run.json, then remove `work`."""
     directory, work = seen.directory, seen.work
     t0_ns = seen.t0_monotonic_ns if seen.t0_monotonic_ns is not None else time.monotonic_ns()
-    rundir.write_requests(directory, rundir.request_columns(seen.run_id, _records(work, t0_ns)))
+    rundir.write_requests(directory, rundir.request_tables(seen.run_id, _records(work, t0_ns)))
     tally = None
     if seen.requests_log and seen.requests_log.exists():
-        table, tally = balancer_log.read(seen.requests_log)
-        rundir.write_balancer(directory, table)
+        tally = write_balancer(directory, seen.requests_log)
     if seen.scraper:
         rundir.write_samples(directory, seen.scraper.table(t0_ns))
     rundir.write_generator(directory, _generator(work / "generator.jsonl"))
     rundir.write_run(directory, _facts(seen, tally))
     shutil.rmtree(work)
+
+
+def write_balancer(directory: Path, log: Path) -> Tally:
+    """The balancer's raw log as balancer.parquet, piece by piece; what became of its lines."""
+    tallies = [Tally()]
+
+    def tables() -> Iterator[pa.Table]:
+        for table, tally in balancer_log.pieces(log):
+            tallies.append(tally)
+            yield table
+
+    rundir.write_balancer(directory, tables())
+    return sum(tallies, Tally())
 
 
 def _records(work: Path, t0_ns: int) -> dict[int, NDArray[np.void]]:
@@ -90,8 +104,9 @@ def _records(work: Path, t0_ns: int) -> dict[int, NDArray[np.void]]:
 
 def _read(path: Path) -> NDArray[np.void]:
     """The whole records of a file; a killed worker may leave a part of one at the end."""
-    data = path.read_bytes() if path.exists() else b""
-    return np.frombuffer(data[: len(data) - len(data) % RECORD.itemsize], RECORD).copy()
+    if not path.exists():
+        return np.empty(0, RECORD)
+    return np.fromfile(path, RECORD, count=path.stat().st_size // RECORD.itemsize)
 
 
 def _generator(path: Path) -> dict[str, list[Any]]:

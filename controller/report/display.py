@@ -7,6 +7,7 @@ from typing import Any, Final
 
 ABSENT: Final = "—"
 PARTS: Final = {
+    "lateness": "sent late",
     "client_network": "client + network",
     "balancer": "balancer",
     "server_queue": "server queue",
@@ -73,12 +74,38 @@ def load(spec: Mapping[str, Any]) -> str:
     clients, processes = plan.get("clients", 0), plan.get("processes", 1)
     words = [
         f"{clients:,} client{'s' * (clients != 1)} in {processes} process{'es' * (processes != 1)}",
-        f"{plan.get('arrivals', 'closed')} loop",
+        loop(spec),
         {"grpc": "gRPC", "rest": "REST"}.get(plan.get("protocol", ""), ""),
         "direct" if plan.get("via") == "direct" else "through the balancer",
         f"batch {plan.get('batch', 1)}",
     ]
     return ", ".join(word for word in words if word)
+
+
+def loop(spec: Mapping[str, Any]) -> str:
+    """`closed loop`, or `open loop, poisson 200/s`."""
+    plan = spec.get("load", {})
+    arrivals = plan.get("arrivals", "closed")
+    if arrivals == "closed":
+        return "closed loop"
+    rates = [rate for rate, _ in plan.get("steps", [])] or [plan.get("rate_rps")]
+    if rates == [None]:
+        return f"open loop, {arrivals}"
+    told = f"{rates[0]:g}" if len(rates) == 1 else f"{min(rates):g} to {max(rates):g}"
+    return f"open loop, {arrivals} {told}/s"
+
+
+def anchor(spec: Mapping[str, Any]) -> str:
+    """From when to when a latency runs."""
+    is_open = spec.get("load", {}).get("arrivals", "closed") != "closed"
+    return "planned to received" if is_open else "sent to received"
+
+
+def change(trend: Mapping[str, Any] | None) -> str:
+    """A trend's change along the window with its bounds."""
+    if trend is None:
+        return "too few blocks"
+    return f"{trend['change']:+.1%} (99 % bounds {trend['low']:+.1%} to {trend['high']:+.1%})"
 
 
 def settings(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from controller import analyse, rundir
 from controller.analyse.population import Records, Window
-from controller.report import display, plots
+from controller.analyse.waterfall import waterfall
+from controller.report import along, display, plots, stages
+from controller.report.style import Chart
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -28,24 +29,27 @@ READING: Final = (
     (
         "Witnesses",
         "Client, balancer and server each count every request by themselves, from the first reference to the end of "
-        "the drain. A run whose counts do not reconcile is INVALID.",
+        "the drain. A run whose counts do not reconcile is INVALID. Their latencies run from the sent time.",
     ),
     (
         "Latency",
-        "From the moment a client sends to the moment it has the whole answer, in milliseconds, over all good answers "
-        "to requests that were sent inside the window, of all workers pooled. Percentiles are nearest-rank: each is a "
-        "latency that was measured. Failed and wrong answers are counted apart and never enter.",
+        "To the moment the client has the whole answer, in milliseconds, over all good answers to the requests of the "
+        "window, of all workers pooled. Percentiles are nearest-rank: each is a latency that was measured. Failed and "
+        "wrong answers are counted apart and never enter.",
     ),
     (
         "Bounds",
-        "Distribution-free, from order statistics, at 99 % confidence and for independent requests. A percentile with "
-        "too few requests behind it is not printed (MLPerf's early stopping: p90 64, p95 130, p99 662, p99.9 6,636).",
+        "At 99 % confidence. Of percentiles: distribution-free, from order statistics, for independent requests. Of "
+        "the throughput: from the answers of each second, wider as far as neighbouring seconds are alike. A percentile "
+        "with too few requests behind it is not printed (MLPerf's early stopping: p90 64, p95 130, p99 662, p99.9 "
+        "6,636), nor are bounds of a throughput over less than ten seconds.",
     ),
     ("Throughput", "Good answers that arrived inside the window, over its length."),
     (
-        "Closed loop",
-        "Each client waits for its answer before it sends the next: a server that slows down is offered less load. "
-        "The figures hold for this many clients, not for a rate of arrivals.",
+        "Steadiness",
+        "Three equal thirds of the window: steady, by perf_analyzer's rule, if the largest throughput and the largest "
+        "mean latency are within 10 % of the smallest. The trends are Theil and Sen's slope over blocks of a second; "
+        "only a large one that is surely there is held against the run.",
     ),
     (
         "Where the time goes",
@@ -53,6 +57,19 @@ READING: Final = (
         "and inference are the server's own histogram sums.",
     ),
 )
+LOOPS: Final = {
+    "closed": (
+        "Closed loop",
+        "Each client waits for its answer before it sends the next, and latency runs from the sent time: a server that "
+        "slows down is offered less load. The figures hold for this many clients, not for a rate of arrivals.",
+    ),
+    "open": (
+        "Open loop",
+        "Requests are sent at times planned ahead, whatever became of the earlier ones, and latency runs from the "
+        "planned time: what waited for a slow server, or for the generator, has waited. Lateness is how much of it was "
+        "the generator's: sent - planned.",
+    ),
+}
 
 
 def render(directory: Path) -> None:
@@ -70,7 +87,7 @@ def render(directory: Path) -> None:
         "tally": Counter(run["verdict"] for run in runs),
         "judged": [run for run in runs if run["reasons"]],
         "parts": display.PARTS,
-        "reading": READING,
+        "reading": _reading(runs),
     }
     figures = _figures(directory, runs)
     page = _templates(escape=True).get_template("report.html.j2")
@@ -79,9 +96,15 @@ def render(directory: Path) -> None:
     rundir.write_text(rundir.report_md(directory), _templates(escape=False).get_template("report.md.j2").render(facts))
 
 
-def _figures(directory: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, plots.Chart]:
+def _reading(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The terms, with what is said of a loop only where a run has it."""
+    kinds = {"open" if run["service_latency_ms"] else "closed" for run in runs}
+    return [*READING, *(text for kind, text in LOOPS.items() if kind in kinds)]
+
+
+def _figures(directory: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
     """Every chart by the id of its element; a run without good answers has none of its own."""
-    figures: dict[str, plots.Chart] = {}
+    figures: dict[str, Chart] = {}
     for index, run in enumerate(runs):
         figures |= {f"{name}-{index}": figure for name, figure in _run_figures(directory, run).items()}
     explained = [run for run in runs if _explained(run)]
@@ -93,19 +116,24 @@ def _figures(directory: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, pl
     return figures
 
 
-def _run_figures(directory: Path, run: Mapping[str, Any]) -> dict[str, plots.Chart]:
-    records = Records(directory / run["directory"])
-    latency_ns = np.sort(records.latency_ns(records.measured & records.good))
-    if not len(latency_ns):
+def _run_figures(directory: Path, run: Mapping[str, Any]) -> dict[str, Chart]:
+    path = directory / run["directory"]
+    records = Records(path, is_open=run["service_latency_ms"] is not None)
+    good = records.measured & records.good
+    if not good.any():
         return {}
-    table = rundir.read_generator(directory / run["directory"])
+    latency_ns = records.latency_ns(good)
+    latency_ns.sort()
+    table = rundir.read_generator(path)
     generator = {name: table[name].to_numpy() for name in ("time_s", "cpu_percent")}
     window = Window.of(run["window"]["warmup_s"] or 0, run["window"]["duration_s"] or 0)
+    sample = waterfall(path, records, good, (rundir.read_run(path) or {}).get("t0_epoch_us"))
     return {
         "latency": plots.distribution(latency_ns),
         "curve": plots.percentile_curve(latency_ns),
-        "time": plots.over_time(records, window, generator),
+        "time": along.over_time(records, window, generator),
         "witnesses": plots.witnesses(run),
+        "stages": stages.waterfall(sample, "due" if records.is_open else "sent"),
         **({"spent": plots.time_spent([run])} if _explained(run) else {}),
     }
 
@@ -114,7 +142,7 @@ def _explained(run: Mapping[str, Any]) -> bool:
     return run["breakdown_ms"]["client_network"] is not None
 
 
-def _embed(figures: Mapping[str, plots.Chart]) -> Markup:
+def _embed(figures: Mapping[str, Chart]) -> Markup:
     """The figures as JSON that is safe inside a script element: no `<` can end it or open a comment."""
     text = json.dumps(figures, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
@@ -128,7 +156,9 @@ def _templates(escape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    named = ("count", "figure", "bounds", "of_witness", "agreement", "load", "settings", "environment")
+    named = ["count", "figure", "bounds", "of_witness", "agreement", "load", "loop", "anchor", "change"]
+    named += ["settings", "environment"]
     environment.filters |= {name: getattr(display, name) for name in named}
+    environment.globals["is_open"] = lambda run: run["service_latency_ms"] is not None
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     return environment

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from clients.records import CONNECTION, PHASES, RECORD
@@ -33,9 +34,9 @@ class Made:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def write(self, run: Path) -> None:
-        rundir.write_requests(run, rundir.request_columns("s", self.records))
+        rundir.write_requests(run, rundir.request_tables("s", self.records))
         if self.spec["load"]["via"] == "balancer":
-            rundir.write_balancer(run, self.balancer)
+            rundir.write_balancer(run, [self.balancer])
         source, name, labels, time, value = zip(*self.samples, strict=True)
         texts = [json.dumps(one, sort_keys=True) for one in labels]
         columns = {"source": source, "name": name, "labels": texts, "time": time, "value": value}
@@ -73,12 +74,13 @@ def make(seed: int = 1, service_ms: float = 8.0, of: dict[str, Any] | None = Non
     plan = of or spec()
     load, measure = plan["load"], plan["measure"]
     window_s = measure["warmup_s"], measure["warmup_s"] + measure["duration_s"]
+    make_worker = _worker if load["arrivals"] == "closed" else _open_worker(load)
     records = {
-        worker: _worker(rng, range(worker - 1, load["clients"], load["processes"]), service_ms, window_s)
+        worker: make_worker(rng, range(worker - 1, load["clients"], load["processes"]), service_ms, window_s)
         for worker in range(1, load["processes"] + 1)
     }
     records[0] = _references(service_ms)
-    balancer, server_us = _balancer(rng, rundir.request_columns("s", records))
+    balancer, server_us = _balancer(rng, pa.concat_tables(rundir.request_tables("s", records)))
     seconds = np.arange(1.0, window_s[1] + 1)
     readings = {
         "worker": np.tile(np.arange(1, load["processes"] + 1), len(seconds)),
@@ -154,17 +156,27 @@ def never_connected(made: Made) -> None:
     made.records[1] = np.concatenate([made.records[1], extra])
 
 
+def remove(made: Made, worker: int, count: int) -> None:
+    """The last `count` records of a worker are lost; the witnesses have seen the requests."""
+    made.records[worker] = made.records[worker][:-count]
+
+
 def drop_rows(made: Made, count: int) -> None:
     """The balancer's log lost its last `count` lines."""
     made.balancer = {name: values[:-count] for name, values in made.balancer.items()}
 
 
 def add_to(made: Made, name: str, amount: float, **labels: str) -> None:
-    """The counter's last scrape shows `amount` more."""
-    last = max(row[3] for row in made.samples if row[1] == name)
+    """The counter's last scrape shows `amount` more; less than 0: it stopped growing that much earlier."""
+    own = [row for row in made.samples if row[1] == name and labels.items() <= row[2].items()]
+    last = max(row[3] for row in own)
+    ends = {str(row[2]): row[4] + amount for row in own if row[3] == last}
+
+    def changed(value: float, time: float, end: float) -> float:
+        return end if time == last else min(value, end)
+
     made.samples = [
-        (*row[:4], row[4] + amount) if row[1] == name and row[3] == last and labels.items() <= row[2].items() else row
-        for row in made.samples
+        (*row[:4], changed(row[4], row[3], ends[str(row[2])])) if row in own else row for row in made.samples
     ]
 
 
@@ -187,6 +199,25 @@ def _worker(rng: np.random.Generator, clients: range, service_ms: float, window_
     rows["sequence"], rows["payload"] = np.arange(len(rows)), np.arange(len(rows)) % 32
     rows["verified"] = rows["correct"] = True
     return rows
+
+
+def _open_worker(load: dict[str, Any]) -> Callable[..., Array]:
+    """A worker of an open loop: its share of a Poisson process over as many servers as it takes, sent a bit late."""
+
+    def make_worker(rng: Any, clients: range, service_ms: float, window_s: tuple[float, float]) -> Array:
+        share = load["rate_rps"] * len(clients) / load["clients"]
+        count = rng.poisson(share * window_s[1])
+        rows = np.zeros(count, RECORD)
+        rows["planned_ns"] = np.sort(rng.uniform(0, window_s[1] * 1e9, count))
+        rows["sent_ns"] = rows["planned_ns"] + rng.exponential(300_000, count).astype(np.int64)
+        rows["received_ns"] = rows["sent_ns"] + (rng.lognormal(np.log(service_ms), 0.25, count) * 1e6).astype(np.int64)
+        rows["client"] = np.array(clients)[np.arange(count) % len(clients)]
+        rows["phase"] = np.where(rows["planned_ns"] < window_s[0] * 1e9, WARMUP, MEASURE)
+        rows["sequence"], rows["payload"] = np.arange(count), np.arange(count) % 32
+        rows["verified"] = rows["correct"] = True
+        return rows
+
+    return make_worker
 
 
 def _references(service_ms: float) -> Array:
@@ -230,6 +261,7 @@ def _samples(
     for time in (-6.0, *np.arange(0.0, window_s[1] + 0.5), window_s[1] + 1.5):
         us = server_us[done_s <= time]
         rows.append(("balancer", "haproxy_backend_http_requests_total", {"proxy": f"{protocol}_infer"}, time, len(us)))
+        rows.append(("balancer", "haproxy_backend_sessions_total", {"proxy": f"{protocol}_infer"}, time, len(us)))
         rows.append(("balancer", "haproxy_backend_http_requests_total", {"proxy": f"{protocol}_other"}, time, 3.0))
         rows.append(("server", "ovms_requests_success", method, time, len(us)))
         rows.append(("server", "ovms_requests_success", {**method, "method": "ModelReady"}, time, 7.0))

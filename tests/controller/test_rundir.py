@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clients.records import CONNECTION, PHASES, RECORD, request_id
+from clients.records import CONNECTION, PHASES, RECORD, request_id, status_name
 from controller import rundir
 from controller.rundir import RunDirectoryError
 from tests.controller import synthetic
@@ -23,7 +23,7 @@ def test_records_become_rows_in_the_order_they_were_planned(tmp_path: Path) -> N
     first["planned_ns"], second["planned_ns"] = [10, 30, 50], [20, 40]
     first["sequence"], second["sequence"] = [0, 1, 2], [0, 1]
     first["phase"], first["status"] = [2, 3, 4], [0, CONNECTION, 503]
-    rundir.write_requests(tmp_path, rundir.request_columns("run-1", {1: first, 7: second}))
+    rundir.write_requests(tmp_path, rundir.request_tables("run-1", {1: first, 7: second}))
     table = rundir.read_requests(tmp_path)
     assert table.schema == rundir.REQUESTS
     assert table["planned_ns"].to_pylist() == [10, 20, 30, 40, 50]
@@ -36,12 +36,44 @@ def test_a_row_carries_the_id_that_the_request_carried() -> None:
     rows = np.zeros(len(PHASES), RECORD)
     rows["sequence"], rows["phase"] = np.arange(len(PHASES)) + 4_000_000_000, np.arange(len(PHASES))
     expected = [request_id("a_b-1", 65_535, 4_000_000_000 + phase, phase) for phase in range(len(PHASES))]
-    assert rundir.request_columns("a_b-1", {65_535: rows})["id"].to_pylist() == expected
+    (table,) = rundir.request_tables("a_b-1", {65_535: rows})
+    assert table["id"].to_pylist() == expected
 
 
-def test_no_records_are_an_empty_table() -> None:
-    assert rundir.request_columns("s", {}).num_rows == 0
-    assert rundir.request_columns("s", {1: np.empty(0, RECORD)}).schema == rundir.REQUESTS
+def test_no_records_are_an_empty_table(tmp_path: Path) -> None:
+    for records in ({}, {1: np.empty(0, RECORD)}):
+        rundir.write_requests(tmp_path, rundir.request_tables("s", records))
+        table = rundir.read_requests(tmp_path)
+        assert table.num_rows == 0 and table.schema == rundir.REQUESTS
+        assert list(rundir.request_pieces(tmp_path, ["id"])) == []
+
+
+def test_a_long_run_is_written_and_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "PIECE_ROWS", 1000)
+    rng = np.random.default_rng(1)
+    records = {worker: np.zeros(2400, RECORD) for worker in (1, 2)}
+    for rows in records.values():
+        rows["planned_ns"], rows["sequence"] = rng.permutation(10**6)[:2400], np.arange(2400)
+        rows["status"] = rng.choice([0, 14, 503], 2400)
+    rundir.write_requests(tmp_path, rundir.request_tables("s", records))
+    table = rundir.read_requests(tmp_path)
+    assert table["planned_ns"].to_pylist() == sorted(np.concatenate([rows["planned_ns"] for rows in records.values()]))
+    worker, sequence = table["worker"].to_pylist(), [int(one.split(".")[2]) for one in table["id"].to_pylist()]
+    expected = [int(records[one]["status"][number]) for one, number in zip(worker, sequence, strict=True)]
+    names, codes = rundir.codes(table["status"])
+    assert [names[code] for code in codes] == [status_name(one) for one in expected] == table["status"].to_pylist()
+    pieces = list(rundir.request_pieces(tmp_path, ["id", "status"]))
+    assert len(pieces) > 1 and pa.concat_tables(pieces).select(["id"]) == table.select(["id"])
+
+
+def test_a_column_that_came_later_is_null_in_an_older_table(tmp_path: Path) -> None:
+    made = synthetic.make()
+    made.write(tmp_path)
+    old = pq.read_table(tmp_path / "generator.parquet").drop_columns(["connections", "verify_us"])
+    pq.write_table(old, tmp_path / "generator.parquet")
+    table = rundir.read_generator(tmp_path)
+    assert table.schema == rundir.GENERATOR
+    assert table["connections"].null_count == table.num_rows == len(made.generator["time_s"])
 
 
 def test_every_table_is_read_as_it_was_written(tmp_path: Path) -> None:

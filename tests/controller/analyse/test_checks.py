@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clients.records import UNSENT
 from controller import analyse
 from controller.analyse import checks
 from tests.controller import synthetic
@@ -48,6 +49,36 @@ def saturate(made: Made) -> None:
     made.generator["cpu_percent"] = np.where(busy, 96.0, 40.0)
 
 
+def restart(made: Made) -> None:
+    """The server's counters begin again after 6 s."""
+    at_six = {str(row[1:3]): row[4] for row in made.samples if row[0] == "server" and row[3] == 6}
+    made.samples = [
+        (*row[:4], row[4] - at_six.get(str(row[1:3]), 0)) if row[0] == "server" and row[3] > 6 else row
+        for row in made.samples
+    ]
+
+
+def slow_down(made: Made) -> None:
+    """The server takes up to 60 % longer along the window; the clients have time to spare and send as before."""
+    for rows in made.records.values():
+        along = np.clip((rows["sent_ns"] - 2e9) / 10e9, 0, 1)
+        rows["received_ns"] += ((rows["received_ns"] - rows["sent_ns"]) * 0.6 * along).astype(np.int64)
+
+
+def overload(made: Made) -> None:
+    """Each request waits as long as a queue that is offered 10 % too much makes it wait."""
+    for rows in made.records.values():
+        rows["received_ns"] += (np.clip(rows["planned_ns"], 0, None) * 0.1).astype(np.int64)
+
+
+def outlast(made: Made) -> None:
+    """Half of the last second's requests take as long as the whole window."""
+    for rows in made.records.values():
+        rows["received_ns"][(rows["sent_ns"] > 11e9) & (rows["sequence"] % 2 == 0)] += 10_000_000_000
+
+
+OPEN = synthetic.spec(arrivals="poisson", rate_rps=400.0, max_in_flight=50)
+
 FIRES: dict[str, tuple[synthetic.Change, str]] = {
     "interrupted": (event("interrupted"), "interrupted it was (at 3.2 s)"),
     "server_died": (event("server_died"), "server_died it was"),
@@ -55,6 +86,14 @@ FIRES: dict[str, tuple[synthetic.Change, str]] = {
     "worker_died": (event("worker_died"), "worker_died it was"),
     "reference_failed": (event("reference_failed"), "reference_failed it was"),
     "no_requests": (measure_nothing, "No request was sent"),
+    "restarted": (restart, "counters of the server began again"),
+    "in_flight_limit": (
+        lambda made: synthetic.fail(made, 12, UNSENT),
+        "12 requests were due and not sent, because 10,000",
+    ),
+    "queue_growing": (overload, "91% of the offered"),
+    "not_steady": (slow_down, "Latency changed by +"),
+    "littles_law": (outlast, "throughput times latency gives"),
     "failed_answers": (lambda made: synthetic.fail(made, 12), "12 of 4,748 requests failed: UNAVAILABLE 12."),
     "wrong_answers": (answer_wrong, "2 of 4,748 answers differ"),
     "unaccounted_requests": (lose_records, "5 requests of the window"),
@@ -64,20 +103,24 @@ FIRES: dict[str, tuple[synthetic.Change, str]] = {
 }
 
 
-def judged(directory: Path, change: synthetic.Change | None = None) -> dict[str, Any]:
-    return analyse.run(synthetic.run(directory, change), {})
+LOADS = {"queue_growing": OPEN}
 
 
-def test_a_clean_run_raises_nothing(tmp_path: Path) -> None:
+def judged(directory: Path, change: synthetic.Change | None = None, **made: Any) -> dict[str, Any]:
+    return analyse.run(synthetic.run(directory, change, **made), {})
+
+
+@pytest.mark.parametrize("load", [None, OPEN], ids=["closed", "open"])
+def test_a_clean_run_raises_nothing(tmp_path: Path, load: dict[str, Any] | None) -> None:
     for seed in range(10):
-        result = analyse.run(synthetic.run(tmp_path / str(seed), seed=seed), {})
+        result = analyse.run(synthetic.run(tmp_path / str(seed), seed=seed, of=load), {})
         assert (result["verdict"], result["reasons"]) == ("VALID", [])
 
 
 @pytest.mark.parametrize("reason", checks.REASONS, ids=lambda reason: reason.code)
 def test_a_reason_fires_alone_on_what_it_is_for(tmp_path: Path, reason: checks.Reason) -> None:
     change, words = FIRES[reason.code]
-    result = judged(tmp_path, change)
+    result = judged(tmp_path, change, of=LOADS.get(reason.code))
     (found,) = result["reasons"]
     assert (found["code"], found["severity"], found["remedy"]) == (reason.code, reason.severity, reason.remedy)
     assert words in found["message"] and result["verdict"] == reason.severity
@@ -114,7 +157,7 @@ def test_a_run_that_left_nothing_has_one_reason_not_five(tmp_path: Path) -> None
 def test_a_failed_request_that_never_connected_is_failed_and_not_a_disagreement(tmp_path: Path) -> None:
     result = judged(tmp_path, synthetic.never_connected)
     assert [reason["code"] for reason in result["reasons"]] == ["failed_answers"]
-    assert result["reconcile"]["never_arrived"] == 1
+    assert result["reconcile"]["never_connected"] == 1
 
 
 def test_the_table_has_the_worst_reasons_first() -> None:
@@ -126,3 +169,33 @@ def test_codes_are_unique_and_every_reason_says_what_to_do() -> None:
     codes = [reason.code for reason in checks.REASONS]
     assert len(set(codes)) == len(codes) and set(codes) == set(FIRES)
     assert all(reason.remedy.endswith(".") and reason.message.endswith(".") for reason in checks.REASONS)
+
+
+def overloaded(directory: Path, change: synthetic.Change = overload, **load: Any) -> list[str]:
+    result = judged(directory, change, of=synthetic.spec(rate_rps=400.0, **load))
+    return [reason["code"] for reason in result["reasons"]]
+
+
+def test_a_rate_that_changes_on_purpose_is_not_held_against_the_server(tmp_path: Path) -> None:
+    def wait_and_recover(made: Made) -> None:
+        """The queue grows by 5 requests a second, which the server answers within the window."""
+        for rows in made.records.values():
+            rows["received_ns"] += (np.clip(rows["planned_ns"], 0, None) * 0.02).astype(np.int64)
+
+    assert overloaded(tmp_path / "a", wait_and_recover, arrivals="poisson") == ["queue_growing"]
+    assert overloaded(tmp_path / "b", wait_and_recover, arrivals="steps", steps=[[100, 6], [400, 6]]) == []
+    assert overloaded(tmp_path / "c", arrivals="trace") == ["queue_growing"]
+
+
+def test_a_change_of_latency_needs_a_size_and_ten_seconds(tmp_path: Path) -> None:
+    def slightly(made: Made) -> None:
+        for rows in made.records.values():
+            along = np.clip((rows["sent_ns"] - 2e9) / 10e9, 0, 1)
+            rows["received_ns"] += ((rows["received_ns"] - rows["sent_ns"]) * 0.15 * along).astype(np.int64)
+
+    result = judged(tmp_path / "a", slightly)
+    assert result["reasons"] == [] and 0.05 < result["steady"]["latency"]["low"] < result["steady"]["latency"]["change"]
+    short = synthetic.spec()
+    short["measure"]["duration_s"] = 9.0
+    result = judged(tmp_path / "b", slow_down, of=short)
+    assert result["reasons"] == [] and result["steady"]["latency"] is None

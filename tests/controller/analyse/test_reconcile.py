@@ -1,103 +1,276 @@
-"""The equations between the witnesses, and what is said when one does not hold."""
+"""Every request has a name, the names add up, and the counts of the witnesses agree or it is said which does not."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pytest
 
-from controller import rundir
-from controller.analyse.reconcile import BalancerLog, balancer_log, matching, reconcile
+from clients.records import CONNECTION, UNREADABLE, UNSENT
+from controller import analyse
+from tests.controller import synthetic
+from tests.controller.synthetic import MEASURE, Made
 
-
-def log(requests: dict[str, str], rows: list[tuple[str, str, str]]) -> BalancerLog:
-    """The log of `rows` (id, termination, server) beside records of id and status."""
-    ids, ends, servers = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
-    table = pa.table({"id": ids, "termination": ends, "server": servers})
-    table = table.cast(pa.schema([rundir.BALANCER.field(name) for name in table.column_names]))
-    match = matching(pa.chunked_array([list(requests)], pa.string()), table["id"])
-    return balancer_log(match, pa.chunked_array([list(requests.values())], pa.string()), table)
+SESSIONS, REQUESTS = "haproxy_backend_sessions_total", "haproxy_backend_http_requests_total"
+SUCCESS = "ovms_requests_success"
 
 
-def differences(sent: int, seen: BalancerLog | None, counter: int | None, served: int | None, unsure: int = 0) -> Any:
-    return reconcile(sent, seen, counter, served, unsure, has_metrics=True)["differences"]
+def analysed(directory: Path, change: synthetic.Change | None = None, **load: Any) -> dict[str, Any]:
+    return analyse.run(synthetic.run(directory, change, of=synthetic.spec(**load)), {})
 
 
-CLEAN = [("s.1.0.m", "--", "model"), ("s.1.1.m", "--", "model"), ("s.1.2.m", "--", "model")]
-RECORDS = {"s.1.2.m": "ok", "s.1.0.m": "ok", "s.1.1.m": "ok"}
+def named(run: dict[str, Any]) -> dict[str, int]:
+    return {row["name"]: row["count"] for row in run["accounts"]}
 
 
-def test_requests_and_rows_are_joined_by_id_in_any_order() -> None:
-    rows = pa.chunked_array([["c", "a"], ["d", None]], pa.string())
-    found = matching(pa.chunked_array([["a", "b"], ["c"]], pa.string()), rows)
-    np.testing.assert_array_equal(found, [1, -1, 0])
-    np.testing.assert_array_equal(matching(rows, pa.chunked_array([[]], pa.string())), [-1, -1, -1, -1])
+def codes(run: dict[str, Any]) -> list[str]:
+    return [reason["code"] for reason in run["reasons"]]
 
 
-def test_counts_that_are_equal_everywhere_do_not_differ() -> None:
-    assert differences(3, log(RECORDS, CLEAN), 3, 3) == []
+def measured(made: Made, worker: int, count: int) -> Any:
+    return np.flatnonzero(made.records[worker]["phase"] == MEASURE)[10 : 10 + count]
 
 
-def test_a_request_that_never_connected_is_accounted_for() -> None:
-    seen = log({**RECORDS, "s.1.3.m": "connection"}, CLEAN)
-    assert seen.never_arrived == 1 and seen.lost == 0
-    assert differences(4, seen, 3, 3) == []
+def fail(made: Made, worker: int, count: int, status: int) -> list[str]:
+    """Some requests of a worker's window fail; their ids."""
+    rows = measured(made, worker, count)
+    made.records[worker]["status"][rows] = status
+    made.records[worker]["verified"][rows] = made.records[worker]["correct"][rows] = False
+    return [f"s.{worker}.{made.records[worker]['sequence'][row]}.m" for row in rows]
 
 
-def test_an_answered_request_that_the_log_lacks_is_a_difference() -> None:
-    seen = log({**RECORDS, "s.1.3.m": "ok"}, CLEAN)
-    assert seen.lost == 1
-    assert differences(4, seen, 4, 4) == [
-        "the balancer counted 4 requests, its log has 3 (-1)",
-        "1 of the client's 4 requests are not in the balancer's log",
-    ]
+def row_numbers(made: Made, ids: list[str]) -> list[int]:
+    return [number for number, one in enumerate(made.balancer["id"]) if one in set(ids)]
 
 
-def test_what_the_balancer_answered_itself_never_reached_the_server() -> None:
-    refused = [("s.1.3.m", "SC", "model"), ("s.1.4.m", "PR", "<NOSRV>"), ("s.1.5.m", "sQ", "model")]
-    records = {**RECORDS, "s.1.3.m": "UNAVAILABLE", "s.1.4.m": "503", "s.1.5.m": "503"}
-    seen = log(records, CLEAN + refused)
-    assert (seen.own_answers, seen.cut) == (3, 0)
-    assert differences(6, seen, 6, 3) == []
-    assert differences(6, seen, 6, 6) == ["the balancer forwarded 3 requests, the server counted 6 (+3)"]
+def end_rows(made: Made, ids: list[str], termination: str, server: str = "model") -> None:
+    for number in row_numbers(made, ids):
+        made.balancer["termination"][number] = termination
+    servers = np.array(made.balancer["server"], object)
+    servers[row_numbers(made, ids)] = server
+    made.balancer["server"] = servers.tolist()
 
 
-def test_the_server_may_have_counted_what_was_cut_or_not() -> None:
-    seen = log({**RECORDS, "s.1.3.m": "timeout"}, [*CLEAN, ("s.1.3.m", "CH", "model")])
-    assert (seen.own_answers, seen.cut) == (0, 1)
-    assert differences(4, seen, 4, 3) == differences(4, seen, 4, 4) == []
-    assert differences(4, seen, 4, 2) == ["the balancer forwarded 3 to 4 requests, the server counted 2 (-1)"]
-    assert differences(4, seen, 4, 5) == ["the balancer forwarded 3 to 4 requests, the server counted 5 (+1)"]
+def delete_rows(made: Made, ids: list[str]) -> None:
+    gone = set(row_numbers(made, ids))
+    keep = [number for number in range(len(made.balancer["id"])) if number not in gone]
+    made.balancer = {name: [values[number] for number in keep] for name, values in made.balancer.items()}
 
 
-def test_rows_without_a_record_are_counted_by_their_phase() -> None:
-    extra = [("s.2.0.m", "--", "model"), ("s.2.1.w", "--", "model"), ("-", "--", "model"), ("", "--", "model")]
-    seen = log(RECORDS, CLEAN + extra)
-    assert seen.unmatched == {"measure": 1, "warmup": 1, "unknown": 2}
-    assert differences(3, seen, 7, 7) == ["2 of the balancer's requests carry no id of this run's clients"]
+def grow(name: str, amount: float) -> synthetic.Change:
+    labels = {"method": "ModelInfer"} if name == SUCCESS else {"proxy": "grpc_infer"}
+    return lambda made: synthetic.add_to(made, name, amount, **labels)
 
 
-def test_a_request_that_was_logged_twice_has_one_row_too_many() -> None:
-    assert log(RECORDS, [*CLEAN, CLEAN[0]]).unmatched == {"measure": 1}
+def clean(made: Made) -> None:
+    """Nothing goes wrong."""
 
 
-def test_another_user_of_the_server_shows() -> None:
-    assert differences(3, log(RECORDS, CLEAN), 3, 10) == [
-        "the balancer forwarded 3 requests, the server counted 10 (+7)"
-    ]
+def server_errors(made: Made) -> None:
+    fail(made, 1, 5, 13)
+    fail(made, 2, 2, 500)
 
 
-def test_a_witness_that_was_not_scraped_is_missed_only_if_something_was_sent() -> None:
-    assert differences(3, log(RECORDS, CLEAN), None, None) == [
+def never_connected(made: Made) -> None:
+    delete_rows(made, fail(made, 1, 4, CONNECTION))
+    for name in (REQUESTS, SESSIONS, SUCCESS):
+        grow(name, -4)(made)
+
+
+def closed_silently(made: Made) -> None:
+    delete_rows(made, fail(made, 1, 3, CONNECTION) + fail(made, 2, 2, UNREADABLE))
+    synthetic.add_to(made, REQUESTS, -5, proxy="grpc_infer")
+    synthetic.add_to(made, SUCCESS, -4, method="ModelInfer")
+
+
+def cut(made: Made) -> None:
+    end_rows(made, fail(made, 1, 3, CONNECTION), "SD")
+    end_rows(made, fail(made, 2, 2, 1000), "CH")
+    synthetic.add_to(made, SUCCESS, -4, method="ModelInfer")
+
+
+def refused(made: Made) -> None:
+    end_rows(made, fail(made, 1, 3, 14), "SC")
+    end_rows(made, fail(made, 2, 2, 503), "PR", "<NOSRV>")
+    synthetic.add_to(made, SUCCESS, -5, method="ModelInfer")
+
+
+def unsent(made: Made) -> None:
+    delete_rows(made, fail(made, 1, 6, UNSENT))
+    for name in (REQUESTS, SESSIONS, SUCCESS):
+        grow(name, -6)(made)
+
+
+def worker_died(made: Made) -> None:
+    made.records[2] = made.records[2][:-4]
+    made.facts["workers"][1]["complete"] = False
+    made.facts["events"].append({"time_s": 12.0, "code": "worker_died", "message": "killed"})
+    end_rows(made, [made.balancer["id"][-1]], "CD")
+
+
+def worker_died_and_was_closed_silently(made: Made) -> None:
+    worker_died(made)
+    synthetic.add_to(made, SESSIONS, 2, proxy="grpc_infer")
+
+
+def server_died(made: Made) -> None:
+    """It answered, then cut 3, closed 2 silently, and refused 4; its counters ended with an early scrape."""
+    end_rows(made, fail(made, 1, 3, CONNECTION), "SD")
+    refused_ids = fail(made, 2, 6, 14)
+    delete_rows(made, refused_ids[:2])
+    end_rows(made, refused_ids[2:], "SC")
+    synthetic.add_to(made, REQUESTS, -2, proxy="grpc_infer")
+    made.samples = [row for row in made.samples if row[0] != "server" or row[3] < 6]
+    made.facts["events"].append({"time_s": 6.5, "code": "server_died", "message": "killed"})
+
+
+def balancer_died(made: Made) -> None:
+    """Its counters ended with an early scrape, the last lines of its log never came, then all was refused."""
+    under_way, refused_ids = fail(made, 1, 2, 14), fail(made, 2, 9, CONNECTION)
+    answered = [one for one in made.balancer["id"] if one.endswith(".m")][-3:]
+    delete_rows(made, under_way + refused_ids + answered)
+    made.samples = [row for row in made.samples if row[0] != "balancer" or row[3] < 6]
+    synthetic.add_to(made, SUCCESS, -9, method="ModelInfer")
+    made.facts["events"].append({"time_s": 6.5, "code": "balancer_died", "message": "killed"})
+
+
+def lines_lost(made: Made) -> None:
+    synthetic.drop_rows(made, 7)
+
+
+def records_lost(made: Made) -> None:
+    made.records[1] = made.records[1][:-5]
+
+
+def another_user(made: Made) -> None:
+    made.balancer["id"][-1] = ""
+    synthetic.remove(made, 1, 1)
+    made.balancer["id"][-2] = "other.1.2.m"
+    synthetic.remove(made, 2, 1)
+
+
+SITUATIONS: dict[Callable[[Made], None], tuple[dict[str, int], list[str]]] = {
+    clean: ({}, []),
+    server_errors: ({"failed: INTERNAL": 5, "failed: 500": 2}, ["failed_answers"]),
+    never_connected: ({"never connected": 4}, ["failed_answers"]),
+    closed_silently: ({"closed silently": 5}, ["failed_answers"]),
+    cut: ({"cut: SD": 3, "cut: CH": 2}, ["failed_answers"]),
+    refused: ({"answered by the balancer": 5}, ["failed_answers"]),
+    unsent: ({"not sent": 6}, ["in_flight_limit"]),
+    worker_died: ({"lost with a worker": 4}, ["worker_died"]),
+    worker_died_and_was_closed_silently: ({"lost with a worker": 6}, ["worker_died"]),
+    server_died: (
+        {"cut: SD": 3, "closed silently": 2, "answered by the balancer": 4},
+        ["server_died", "failed_answers"],
+    ),
+    balancer_died: ({"lost with the balancer": 11}, ["balancer_died", "failed_answers"]),
+    lines_lost: ({}, ["log_lines_dropped"]),
+    records_lost: ({"unaccounted": 5}, ["unaccounted_requests"]),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
+def test_every_request_has_a_name_and_the_names_add_up(tmp_path: Path, situation: Callable[[Made], None]) -> None:
+    made = synthetic.make()
+    rows_before, records_before = len(made.balancer["id"]), sum(map(len, made.records.values()))
+    situation(made)
+    made.write(tmp_path)
+    run = analyse.run(tmp_path, {})
+    expected, reasons = SITUATIONS[situation]
+    counts = named(run)
+    right = counts.pop("answered right")
+    assert (counts, codes(run), run["reconcile"]["differences"]) == (expected, reasons, [])
+    silent = 2 if situation is worker_died_and_was_closed_silently else 0
+    assert rows_before == records_before and right + sum(counts.values()) == records_before + silent
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (grow(SUCCESS, 3), "the balancer forwarded 5,729 requests, the server counted 5,732 (+3)"),
+        (grow(SUCCESS, -3), "the server counted 5,726 (-3)"),
+        (grow(SESSIONS, 2), "closed 2 more requests silently"),
+        (grow(REQUESTS, -2), "the balancer counted 5,727 requests, its log has 5,729 (+2)"),
+        (another_user, "2 of the balancer's requests carry no id"),
+    ],
+)
+def test_what_nothing_explains_is_a_difference(tmp_path: Path, change: synthetic.Change, words: str) -> None:
+    run = analysed(tmp_path, change)
+    assert "witnesses_disagree" in codes(run) and words in "; ".join(run["reconcile"]["differences"])
+
+
+def test_an_answered_request_without_a_line_is_a_difference_where_the_log_is_whole(tmp_path: Path) -> None:
+    def harm(made: Made) -> None:
+        synthetic.drop_rows(made, 1)
+        synthetic.add_to(made, REQUESTS, -1, proxy="grpc_infer")
+        synthetic.add_to(made, SUCCESS, -1, method="ModelInfer")
+
+    run = analysed(tmp_path, harm)
+    assert "1 of the client's 5,729 requests are not in the balancer's log" in run["reconcile"]["differences"]
+
+
+def test_records_that_share_an_id_are_a_difference(tmp_path: Path) -> None:
+    def harm(made: Made) -> None:
+        made.records[1]["sequence"][-1] = made.records[1]["sequence"][-2]
+
+    run = analysed(tmp_path, harm)
+    assert "1 of the client's requests share an id with another" in run["reconcile"]["differences"]
+
+
+def test_a_request_that_was_logged_twice_has_one_row_too_many(tmp_path: Path) -> None:
+    def harm(made: Made) -> None:
+        made.balancer = {name: [*values, values[-1]] for name, values in made.balancer.items()}
+        for name in (REQUESTS, SESSIONS):
+            synthetic.add_to(made, name, 1, proxy="grpc_infer")
+        synthetic.add_to(made, SUCCESS, 1, method="ModelInfer")
+
+    run = analysed(tmp_path, harm)
+    assert run["requests"]["unaccounted"] == 1 and codes(run) == ["unaccounted_requests"]
+
+
+def test_a_witness_that_was_not_scraped_is_missed_only_if_something_was_sent(tmp_path: Path) -> None:
+    def unscraped(made: Made) -> None:
+        made.samples = made.samples[:1]
+
+    assert analysed(tmp_path, unscraped)["reconcile"]["differences"] == [
         "the balancer's counters were not scraped",
         "the server's counters were not scraped",
     ]
-    assert differences(0, log({}, []), None, None) == []
-    assert reconcile(3, log(RECORDS, CLEAN), 3, None, 0, has_metrics=False)["differences"] == []
 
 
-def test_a_direct_run_compares_client_and_server() -> None:
-    assert differences(10, None, None, 10) == []
-    assert differences(10, None, None, 9, unsure=1) == []
-    assert differences(10, None, None, 9) == ["the client sent 10 requests, the server counted 9 (-1)"]
+def test_a_direct_run_compares_client_and_server(tmp_path: Path) -> None:
+    assert analysed(tmp_path / "a", via="direct")["reconcile"]["differences"] == []
+
+    def unsure(made: Made) -> None:
+        fail(made, 1, 2, CONNECTION)
+        synthetic.add_to(made, SUCCESS, -2, method="ModelInfer")
+
+    run = analysed(tmp_path / "b", unsure, via="direct")
+    assert run["reconcile"]["differences"] == [] and named(run)["failed: connection"] == 2
+
+    def short(made: Made) -> None:
+        synthetic.add_to(made, SUCCESS, -1, method="ModelInfer")
+
+    found = analysed(tmp_path / "c", short, via="direct")["reconcile"]["differences"]
+    assert found == ["the client sent 5,729 requests, the server counted 5,728 (-1)"]
+
+
+def test_a_direct_run_that_lost_a_worker_may_have_served_more_than_there_are_records_of(tmp_path: Path) -> None:
+    run = analysed(tmp_path, worker_died, via="direct")
+    assert run["reconcile"]["differences"] == [] and codes(run) == ["worker_died"]
+
+
+def test_a_server_that_restarted_is_told_and_its_counters_are_no_disagreement(tmp_path: Path) -> None:
+    def restart(made: Made) -> None:
+        at_six = {str(row[1:3]): row[4] for row in made.samples if row[0] == "server" and row[3] == 6}
+        made.samples = [
+            (*row[:4], row[4] - at_six.get(str(row[1:3]), 0)) if row[0] == "server" and row[3] > 6 else row
+            for row in made.samples
+        ]
+
+    run = analysed(tmp_path, restart)
+    assert codes(run) == ["restarted"] and "the server" in run["reasons"][0]["message"]
+    assert run["reconcile"]["server_counted"] == 5729  # nothing was lost between two scrapes here

@@ -57,3 +57,13 @@ def test_a_histogram_has_its_buckets_in_order_and_adds_up_its_series() -> None:
     np.testing.assert_array_equal(upper, [18, 100, np.inf])
     np.testing.assert_array_equal(grown, [4, 12, 18])
     assert [len(array) for array in scrapes(ROWS).histogram("us", Edges())] == [0, 0]
+
+
+def test_a_counter_that_went_down_began_again_and_has_grown_by_what_it_shows() -> None:
+    rows = [
+        ("server", "requests", A, time, value) for time, value in ((0.0, 10.0), (1.0, 30.0), (2.0, 4.0), (3.0, 9.0))
+    ]
+    seen = scrapes(rows)
+    assert seen.growth("requests", Edges()) == 20 + 4 + 5 and seen.growth("requests", Edges(2, 3)) == 5
+    assert seen.restarted("requests") and not seen.restarted("nothing")
+    assert not scrapes(ROWS).restarted("requests")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from scipy.stats import beta, binom
 
 from controller.analyse import statistics
@@ -106,7 +108,44 @@ def test_a_bucket_needs_as_many_samples_as_a_percentile() -> None:
 def test_percentiles_by_block_are_each_blocks_own() -> None:
     rng = np.random.default_rng(7)
     latency, block = rng.integers(1, 10**10, 5000), rng.integers(0, 40, 5000)
-    for p in (0.5, 0.95, 1.0):
-        blocks, found = statistics.by_block(latency, block, p)
+    shares = (0.5, 0.95, 1.0)
+    blocks, quantiles = statistics.by_block(latency, block, shares)
+    for p, found in zip(shares, quantiles, strict=True):
         expected = [np.percentile(latency[block == one], 100 * p, method="inverted_cdf") for one in blocks]
         assert list(blocks) == sorted(set(block)) and list(found) == expected
+
+
+def test_no_blocks_have_no_percentiles() -> None:
+    blocks, (found,) = statistics.by_block(np.empty(0, np.int64), np.empty(0, np.int64), (0.5,))
+    assert len(blocks) == len(found) == 0
+
+
+def autoregressive(rng: np.random.Generator, n: int, coefficient: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A stationary AR(1) series of counts a second around 500."""
+    noise = rng.normal(0, 10, n + 100)
+    return np.asarray(500 + lfilter([1.0], [1.0, -coefficient], noise)[100:])
+
+
+@pytest.mark.parametrize(
+    ("n", "coefficient", "least"),
+    [(10, 0.0, 0.985), (10, 0.3, 0.97), (60, 0.0, 0.985), (60, 0.3, 0.98), (60, 0.6, 0.97), (300, 0.6, 0.98)],
+)
+def test_bounds_of_a_throughput_cover_it_as_often_as_they_say(n: int, coefficient: float, least: float) -> None:
+    rng = np.random.default_rng(5)
+    found = [statistics.mean_bounds(autoregressive(rng, n, coefficient)) for _ in range(1000)]
+    assert least <= np.mean([bounds is not None and bounds[0] <= 500 <= bounds[1] for bounds in found]) <= 1
+
+
+def test_seconds_that_are_alike_make_the_bounds_wider_than_independent_ones() -> None:
+    rng = np.random.default_rng(5)
+
+    def width(coefficient: float) -> float:
+        found = [statistics.mean_bounds(autoregressive(rng, 120, coefficient)) for _ in range(99)]
+        return float(np.median([bounds[1] - bounds[0] for bounds in found if bounds]))
+
+    assert 2 < width(0.6) / width(0.0) < 3.2  # the mean's standard error is 1 / (1 - 0.6) = 2.5 times as large
+
+
+def test_few_seconds_have_no_bounds_and_constant_ones_are_exact() -> None:
+    assert statistics.mean_bounds(np.arange(9.0)) is None
+    assert statistics.mean_bounds(np.full(10, 7.0)) == (7.0, 7.0)

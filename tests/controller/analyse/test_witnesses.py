@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from clients.records import UNSENT
 from controller import rundir
-from controller.analyse import statistics, witnesses
+from controller.analyse import witnesses
 from controller.analyse.population import Records, Window
 from controller.analyse.witnesses import breakdown_ms
 from tests.controller import synthetic
@@ -21,9 +22,8 @@ WINDOW = Window.of(2, 10)
 
 def heard(directory: Path, change: Change | None = None, **load: Any) -> dict[str, Any]:
     plan = synthetic.spec(**load)
-    records = Records(synthetic.run(directory, change, of=plan))
-    latency = statistics.latency_ms(records.latency_ns(records.measured & records.good))
-    return witnesses.testimony(directory, plan["load"], True, records, latency, WINDOW)
+    records = Records(synthetic.run(directory, change, of=plan), is_open=plan["load"]["arrivals"] != "closed")
+    return witnesses.testimony(directory, rundir.read_run(directory) or {}, plan["load"], records, WINDOW)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
@@ -97,4 +97,20 @@ def test_requests_of_the_window_that_only_the_balancer_knows_are_unaccounted(tmp
         made.records[1] = made.records[1][:-4]
 
     saw = heard(tmp_path, lose)
-    assert saw["unaccounted"] == saw["reconcile"]["unrecorded"] == 4 and saw["reconcile"]["differences"] == []
+    assert saw["orphans"] == {"unaccounted": 4, "lost_with_worker": 0} and saw["reconcile"]["unaccounted"] == 4
+    assert saw["reconcile"]["differences"] == []
+
+
+def test_an_open_loops_parts_begin_with_the_lateness_and_add_up_to_the_mean_from_the_planned_time(
+    tmp_path: Path,
+) -> None:
+    saw = heard(tmp_path, arrivals="poisson", rate_rps=300)
+    records = Records(tmp_path, is_open=True)
+    mean_ms = records.latency_ns(records.measured & records.good).mean() / 1e6
+    assert sum(saw["breakdown_ms"].values()) == pytest.approx(mean_ms) and 0.2 < saw["breakdown_ms"]["lateness"] < 0.4
+    assert saw["witnesses"]["client"]["latency_ms"]["mean"] < mean_ms
+
+
+def test_only_records_that_were_sent_are_the_clients_count(tmp_path: Path) -> None:
+    saw = heard(tmp_path, lambda made: synthetic.fail(made, 3, UNSENT), via="direct")
+    assert saw["witnesses"]["client"]["requests"] == rundir.read_requests(tmp_path).num_rows - 3

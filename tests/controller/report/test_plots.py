@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,21 @@ import plotly.graph_objects as go
 import pytest
 
 from controller import analyse
-from controller.analyse.population import Records, Window
 from controller.report import plots
+from controller.report.style import Chart
 from tests.controller import synthetic
-
-WINDOW = Window.of(2, 10)
 
 
 def latencies(n: int) -> Any:
     return np.sort(np.random.default_rng(1).lognormal(16, 0.5, n).astype(np.int64))
 
 
-def generator(seconds: int, workers: int = 2) -> dict[str, Any]:
-    time_s = np.repeat(np.arange(1.0, seconds + 1), workers)
-    return {"time_s": time_s, "cpu_percent": np.tile(np.arange(10.0, 10.0 + workers), seconds)}
-
-
-def drawn(chart: plots.Chart) -> Any:
+def drawn(chart: Chart) -> Any:
     """The chart as plotly itself understands it: raises on a key or value that plotly does not know."""
     return go.Figure(chart)
 
 
-def traces(chart: plots.Chart) -> dict[str, Any]:
+def traces(chart: Chart) -> dict[str, Any]:
     return {trace.name: trace for trace in drawn(chart).data}
 
 
@@ -58,35 +50,6 @@ def test_the_percentile_curve_rises_inside_its_band_up_to_the_slowest() -> None:
 def test_few_requests_still_make_charts(n: int) -> None:
     assert sum(drawn(plots.distribution(np.full(n, 5_000_000))).data[0].y) == n
     assert len(drawn(plots.percentile_curve(latencies(n))).data) == 3
-
-
-def test_the_course_of_the_run_counts_what_came_each_second(tmp_path: Path) -> None:
-    records = Records(synthetic.run(tmp_path, lambda made: synthetic.fail(made, 30)))
-    shown = traces(plots.over_time(records, WINDOW, generator(12)))
-    came = records.received_ns[records.good & (records.sent_ns >= 0)] / 1e9
-    assert list(shown["good answers"].y) == [((came >= second) & (came < second + 1)).sum() for second in range(12)]
-    assert sum(shown["failed or wrong"].y) == 30
-    assert list(shown["busiest worker's CPU"].y) == [11.0] * 12
-    first = records.good & (records.sent_ns >= 0) & (records.sent_ns < 1e9)
-    expected = np.percentile(records.latency_ns(first), 50, method="inverted_cdf") / 1e6
-    assert shown["p50"].y[0] == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_run_of_hours_is_drawn_in_blocks(tmp_path: Path) -> None:
-    records = Records(synthetic.run(tmp_path))
-    spread = 3600 * 4 / 12
-    for name in ("sent_ns", "received_ns"):
-        setattr(records, name, (getattr(records, name) * spread).astype(np.int64))
-    chart = plots.over_time(records, Window.of(2 * spread, 10 * spread), generator(3600 * 4))
-    assert max(len(trace.x) for trace in drawn(chart).data) <= plots.DOTS
-    assert len(json.dumps(chart)) < 60_000
-
-
-def test_failures_have_no_line_where_there_are_none(tmp_path: Path) -> None:
-    records = Records(synthetic.run(tmp_path))
-    none: dict[str, Any] = {"time_s": np.empty(0), "cpu_percent": np.empty(0)}
-    shown = traces(plots.over_time(records, WINDOW, none))
-    assert "failed or wrong" not in shown and "busiest worker's CPU" not in shown
 
 
 def test_witnesses_and_parts_are_drawn_as_they_are_summarised(tmp_path: Path) -> None:

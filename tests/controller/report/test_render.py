@@ -154,6 +154,6 @@ def test_a_browser_draws_every_chart_and_has_nothing_to_complain_about(seen: sub
         r'id="([a-z]+-0)"[^>]*class="[^"]*js-plotly-plot|class="[^"]*js-plotly-plot[^"]*" id="([a-z]+-0)"', seen.stdout
     )
     assert {first or second for first, second in drawn} == {
-        f"{name}-0" for name in ("latency", "curve", "time", "witnesses", "spent")
+        f"{name}-0" for name in ("latency", "curve", "time", "witnesses", "spent", "stages")
     }
     assert [line for line in seen.stderr.splitlines() if "CONSOLE" in line] == []

@@ -43,7 +43,7 @@ def test_every_figure_fits_the_terminal(summary: dict[str, Any], width: int) -> 
 def test_reasons_come_with_their_cures_and_limits_with_their_figures(summary: dict[str, Any]) -> None:
     text = shown(summary, 200)
     assert "UNAVAILABLE 3" in text and "Read logs/server.log" in text
-    assert "its log has" in text and "broken slo.p99_ms = 1, measured" in text
+    assert "2 lines of the balancer's log were lost" in text and "broken slo.p99_ms = 1, measured" in text
     assert "1 of 3 planned runs were not begun." in text
 
 

@@ -1,0 +1,120 @@
+"""Was the run steady? Trends over one-second blocks, perf_analyzer's three windows, and Little's law."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import theilslopes
+
+from controller.analyse import statistics
+from controller.analyse.population import Ints, Records, Window
+
+BLOCKS_MIN: Final = 10
+BLOCKS_MAX: Final = 60
+THREE_WINDOW_RATIO: Final = 1.1
+
+Floats = NDArray[np.float64]
+
+
+def steady(records: Records, window: Window) -> dict[str, Any]:
+    """`three_window`, and the trends of latency (each block's median) and of requests in flight (each block's mean)."""
+    width_ns = max(1, -(-(window.end - window.start) // (BLOCKS_MAX * 10**9))) * 10**9
+    count = (window.end - window.start) // width_ns
+    rows = records.measured & records.good
+    block = (records.planned_ns[rows] - window.start) // width_ns
+    at, (medians,) = statistics.by_block(records.latency_ns(rows), block, (0.5,))
+    whole = at < count
+    flying = in_flight(records, window.start, width_ns, int(count))
+    return {
+        "block_s": width_ns / 1e9,
+        "three_window": three_window(records, window),
+        "latency": trend(at[whole].astype(float), medians[whole] / 1e6, int(count)),
+        "in_flight": trend(np.arange(len(flying), dtype=float), flying, int(count)),
+    }
+
+
+def trend(at: Floats, values: Floats, blocks: int) -> dict[str, float] | None:
+    """How much `values` (one a block, at block numbers `at`) changed along `blocks` blocks, as a share of their median.
+
+    `change` is Theil and Sen's slope, the median of the slopes between all pairs, `low` and `high` its bounds at 99 %
+    confidence from Kendall's tau (Sen, "Estimates of the Regression Coefficient Based on Kendall's Tau", 1968), each
+    times the blocks. Neighbouring blocks that are correlated make the true bounds wider: judge by size as well. None
+    with fewer than BLOCKS_MIN blocks.
+    """
+    if len(values) < BLOCKS_MIN or (middle := float(np.median(values))) <= 0:
+        return None
+    slope, _, low, high = theilslopes(values, at, alpha=statistics.CONFIDENCE)
+    share = blocks / middle
+    return {
+        "median": middle,
+        "change": float(slope) * share,
+        "low": float(low) * share,
+        "high": float(high) * share,
+        "confidence": statistics.CONFIDENCE,
+    }
+
+
+def three_window(records: Records, window: Window) -> dict[str, Any] | None:
+    """perf_analyzer's rule: in three equal windows, largest over smallest throughput and mean latency are <= 1.1.
+
+    Good answers count for the throughput when they came, and for the latency when they were due. None where a third
+    has none. Source: Triton's perf_analyzer, "Measurement Modes" (stability percentage 10, three measurements).
+    """
+    edges = np.linspace(window.start, window.end, 4)
+    rows = records.measured & records.good
+    came = np.histogram(records.received_ns[records.good], edges)[0]
+    latency_ns = records.latency_ns(rows)
+    third = np.clip(np.searchsorted(edges, records.planned_ns[rows], "right") - 1, 0, 2)
+    due = np.bincount(third, minlength=3)
+    if not came.all() or not due.all():
+        return None
+    mean_ms = np.bincount(third, latency_ns / 1e6, minlength=3) / due
+    steadies = [bool(values.max() / values.min() <= THREE_WINDOW_RATIO) for values in (came, mean_ms)]
+    return {
+        "steady": all(steadies),
+        "throughput_rps": (came / (window.seconds / 3)).tolist(),
+        "latency_ms": mean_ms.tolist(),
+    }
+
+
+def in_flight(records: Records, start_ns: int, width_ns: int, blocks: int) -> Floats:
+    """Mean number of requests between sent and received in each block from `start_ns` on: the exact time integral."""
+    rows = ~records.unsent
+    at_start = int((records.sent_ns[rows] < start_ns).sum() - (records.received_ns[rows] < start_ns).sum())
+    began, began_s = _steps(records.sent_ns[rows], start_ns, width_ns, blocks)
+    ended, ended_s = _steps(records.received_ns[rows], start_ns, width_ns, blocks)
+    level = at_start + np.concatenate([[0], np.cumsum(began - ended)[:-1]]) if blocks else np.empty(0)
+    return np.asarray(level + (began_s - ended_s) / (width_ns / 1e9))
+
+
+def littles_law(records: Records, window: Window) -> dict[str, float] | None:
+    """Requests in flight (the exact time integral over the window) beside throughput times mean latency.
+
+    L = lambda W (Little, "A Proof for the Queuing Formula L = lambda W", 1961) holds over a window but for what
+    reaches over its edges (Little and Graves, 2008), for requests of any outcome. `rate_rps` counts those that ended
+    inside, `latency_ms` is sent to received of those that were sent inside. None where there were none.
+    """
+    rows = ~records.unsent & window.holds(records.sent_ns)
+    ended = int((~records.unsent & window.holds(records.received_ns)).sum())
+    if not rows.any() or not ended or window.seconds <= 0:
+        return None
+    mean = float(in_flight(records, window.start, window.end - window.start, 1)[0])
+    rate_rps, latency_s = ended / window.seconds, float(records.service_ns(rows).mean()) / 1e9
+    return {
+        "in_flight_mean": mean,
+        "rate_rps": rate_rps,
+        "latency_ms": latency_s * 1e3,
+        "ratio": rate_rps * latency_s / mean if mean > 0 else 1.0,
+    }
+
+
+def _steps(time_ns: Ints, start_ns: int, width_ns: int, blocks: int) -> tuple[Floats, Floats]:
+    """In each block, how many of the times lie in it, and the seconds from each of them to its end, summed."""
+    offset = time_ns - start_ns
+    offset = offset[(offset >= 0) & (offset < blocks * width_ns)]
+    block = offset // width_ns
+    count = np.bincount(block, minlength=blocks).astype(float)
+    left_s = np.bincount(block, ((block + 1) * width_ns - offset) / 1e9, minlength=blocks).astype(float)
+    return count, left_s
