@@ -67,7 +67,7 @@ def write(seen: Seen) -> None:
     """Write every table of the run directory that there is something for, then run.json, then remove `work`."""
     directory, work = seen.directory, seen.work
     t0_ns = seen.t0_monotonic_ns if seen.t0_monotonic_ns is not None else time.monotonic_ns()
-    rundir.write_requests(directory, rundir.request_tables(seen.run_id, _records(work, t0_ns)))
+    rundir.write_requests(directory, rundir.request_tables(seen.run_id, read_records(work, t0_ns)))
     tally = None
     if seen.requests_log and seen.requests_log.exists():
         tally = write_balancer(directory, seen.requests_log)
@@ -91,7 +91,7 @@ def write_balancer(directory: Path, log: Path) -> Tally:
     return sum(tallies, Tally())
 
 
-def _records(work: Path, t0_ns: int) -> dict[int, NDArray[np.void]]:
+def read_records(work: Path, t0_ns: int) -> dict[int, NDArray[np.void]]:
     """Each worker's records, times from T0; those of the references were written before there was a T0."""
     records = {
         int(path.stem.rpartition("-")[2]): _read(path) for path in sorted((work / "records").glob("worker-*.rec"))

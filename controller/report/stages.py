@@ -23,7 +23,7 @@ HEIGHT_PX: Final = 560
 
 
 def waterfall(sample: Sequence[Sampled], since: str = "sent") -> Chart:
-    """A bar a request, from when it was `since` ("sent" or "due") to its answer; stages that none of the requests has are left out."""
+    """A bar a request, from when it was `since` ("sent" or "due") to its answer; stages that none has are left out."""
     joined = any(len(one["stamps_ms"]) > 2 for one in sample)
     names = [_label(one["percentile"], number, len(sample)) for number, one in enumerate(sample)]
     data = []
