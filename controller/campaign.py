@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -40,7 +41,12 @@ class Campaign:
         if self.web_port is not None:
             require_free(self.web_port, f"--web {self.web_port}")
         self.directory.mkdir(parents=True, exist_ok=True)
-        installed = {run.server.model: self._model(run) for run in self.runs}
+        try:
+            installed = {run.server.model: self._model(run) for run in self.runs}
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()  # there is nothing in it that could be of use
+            raise
         self.runs = [with_defaults(run, installed[run.server.model]) for run in self.runs]
         self._write(interrupted=True)  # until the end is reached
         try:

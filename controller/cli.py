@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from controller import environment
@@ -76,6 +77,9 @@ def run(
         summary = campaign.run(console)
     except KeyboardInterrupt:
         terminal.show_directory(campaign.directory, Console())
+        console.print(
+            f"interrupted: everything was stopped; what was measured is in {campaign.directory}", markup=False
+        )
         raise
     terminal.show(summary, Console())
     print(f"report: {campaign.directory / 'report.html'}")
@@ -147,7 +151,8 @@ def model_list(repository: Repository = MODELS) -> None:
         table.add_row(name, "yes" if name in here else "", entry.licence, entry.source, entry.description)
     for name, model in here.items():
         if name not in models.CATALOGUE:
-            table.add_row(name, "yes", model.licence, str(model.source.get("path", "")), model.description)
+            path = model.source.get("path", "")
+            table.add_row(name, "yes", *(escape(text) for text in (model.licence, path, model.description)))
     Console().print(table)
 
 
@@ -175,14 +180,20 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """The console script: every error becomes one clear line and its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's wish; else a closed terminal is a Ctrl-C
+        signal.signal(signal.SIGHUP, _terminate)
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True)  # a KeyboardInterrupt becomes Exit.INTERRUPTED there
     except LoadproofError as error:
-        errors.print(f"[bold red]error:[/] {error}", markup=True)
-        if error.detail:
-            errors.print(error.detail, markup=False, style="dim")
+        _complain(str(error), error.detail)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("interrupted: everything was stopped; what was measured is saved")
-        sys.exit(Exit.INTERRUPTED)
+    except OSError as error:  # of the disk, mostly: programs and networks have errors of their own
+        _complain(f"{error.filename or 'the system'}: {error.strerror or error}; see that there is room and permission")
+        sys.exit(Exit.ERROR)
+
+
+def _complain(message: str, detail: str = "") -> None:
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {escape(message)}")
+    if detail:
+        errors.print(detail, markup=False, style="dim")

@@ -47,8 +47,8 @@ def _haproxy() -> Finding:
     found = environment.haproxy_version()
     if found is None:
         return Finding("lacks", "HAProxy", "not installed", "apt-get install haproxy (or: --set load.via=direct)")
-    if tuple(int(part) for part in found.split(".")[:2]) < (2, 4):
-        return Finding("lacks", "HAProxy", found, "version 2.4 or newer is needed for its log ring over TCP")
+    if environment.is_too_old(found):
+        return Finding("lacks", "HAProxy", found, f"install version {environment.HAPROXY_OLDEST} or newer")
     return Finding("ok", "HAProxy", found)
 
 

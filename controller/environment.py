@@ -25,6 +25,8 @@ PACKAGES = (
     "protobuf",
 )
 
+HAPROXY_OLDEST = "2.4"  # named defaults, log ring over TCP
+
 
 def record() -> dict[str, Any]:
     """The facts for campaign.json; what the machine does not tell is null."""
@@ -57,12 +59,19 @@ def haproxy_program() -> str | None:
 
 
 def haproxy_version() -> str | None:
-    """HAProxy's version, as in `2.6.12`."""
+    """HAProxy's version, as in `2.6.12`; None where there is no HAProxy."""
     if (program := haproxy_program()) is None:
         return None
     said = subprocess.run([program, "-v"], capture_output=True, text=True, check=False, timeout=10).stdout
-    found = re.search(r"version (\d+\.\d+\.\d+)", said)
-    return found.group(1) if found else None
+    found = re.search(r"version (\d+\.\d+[\w.]*)", said)
+    return found.group(1) if found else "of unknown version"
+
+
+def is_too_old(haproxy: str | None) -> bool:
+    """Whether this version of HAProxy cannot read the balancer's configuration; an unknown one may."""
+    found = re.match(r"(\d+)\.(\d+)", haproxy or "")
+    oldest = tuple(int(part) for part in HAPROXY_OLDEST.split("."))
+    return found is not None and (int(found.group(1)), int(found.group(2))) < oldest
 
 
 def _cpu_model() -> str | None:

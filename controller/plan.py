@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from clients.spec import Load, Measure, Section
 from controller.errors import PlanError
 
 Table = dict[str, Any]
-_ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^\s/:]+):\d{1,5}$")
+RUNS_MAX = 10_000
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+):(\d{1,5})", re.ASCII)
 
 
 class Server(Section):
@@ -37,8 +39,9 @@ class Server(Section):
     @field_validator("address", "rest_address")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
-        if value is not None and not _ADDRESS.match(value):
-            raise ValueError('allowed: host:port, as in "192.0.2.7:9000"')
+        found = _ADDRESS.fullmatch(value or "h:1")
+        if not found or not 1 <= int(found.group(2)) <= 65_535:
+            raise ValueError('allowed: host:port, as in "192.0.2.7:9000" or "[2001:db8::7]:9000"')
         return value
 
     @field_validator("metrics")
@@ -121,12 +124,12 @@ class Plan(Section):
 def read(path: Path, settings: Sequence[str] = ()) -> tuple[Plan, list[Run]]:
     """The plan at `path` with `section.key=value` settings laid over it, and its runs; PlanError has every mistake."""
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(
             str(path), [f"cannot be read: {error.strerror}; give a plan's path, as in plans/quick.toml"]
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PlanError(str(path), [f"is not TOML: {error}"]) from None
     mistakes = [mistake for setting in settings if (mistake := _set(raw, setting))]
     return resolve(raw, str(path), mistakes)
@@ -144,7 +147,10 @@ def resolve(raw: Table, where: str, mistakes: Sequence[str] = ()) -> tuple[Plan,
     sweep_is_sound = isinstance(sweep, dict) and all(isinstance(values, list) for values in sweep.values())
     if sweep_is_sound:
         found += [f"sweep.{key}: found []; allowed: at least one value" for key, values in sweep.items() if not values]
-        for point in _points(sweep):
+        wanted = math.prod(len(values) for values in sweep.values()) * (plan.measure.repeats if plan else 1)
+        if wanted > RUNS_MAX:
+            found.append(f"sweep: found {wanted:,} runs, repeats included; allowed: at most {RUNS_MAX:,}")
+        for point in _points(sweep) if wanted <= RUNS_MAX else ():
             try:
                 runs.append(_run_at(raw, point))
             except ValidationError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from clients.spec import Measure
@@ -13,7 +15,10 @@ Event = dict[str, Any]
 
 
 class View:
-    """A live line for each run on a terminal; on a pipe, one plain line for each stage of a run."""
+    """A live line for each run on a terminal; on a pipe, one plain line for each stage of a run.
+
+    A terminal that is closed meanwhile raises nothing here: what was measured is still to be saved.
+    """
 
     def __init__(self, console: Console, runs: int) -> None:
         self._console, self._runs, self._number = console, runs, 0
@@ -33,19 +38,22 @@ class View:
         )
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        with contextlib.suppress(OSError):
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        with contextlib.suppress(OSError):
+            self._progress.stop()
 
     def begin(self, name: str, measure: Measure) -> None:
         """A run starts."""
         self._number += 1
         self._measure, self._name, self._stage = measure, name, ""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(self._title("starting"), total=None, live="")
+        with contextlib.suppress(OSError):
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(self._title("starting"), total=None, live="")
 
     def stage(self, text: str) -> None:
         """A stage without a known length."""
@@ -63,19 +71,16 @@ class View:
         total = measure.warmup_s + measure.duration_s
         self._show(text, total, min(elapsed, total), figures)
 
-    def line(self, text: str) -> None:
-        """A line that stays."""
-        self._console.print(text, highlight=False)
-
     def _title(self, text: str) -> str:
         which = f"run {self._number}/{self._runs} " if self._runs > 1 else ""
-        return f"{which}[bold]{self._name}[/]: {text}"
+        return f"{which}[bold]{escape(self._name)}[/]: {text}"
 
     def _show(self, text: str, total: float | None, done: float | None, figures: str) -> None:
-        if self._task is not None:
-            self._progress.update(
-                self._task, description=self._title(text), total=total, completed=done or 0, live=figures
-            )
-        if not self._live and text != self._stage:
-            self._console.print(self._title(text), highlight=False)
+        with contextlib.suppress(OSError):
+            if self._task is not None:
+                self._progress.update(
+                    self._task, description=self._title(text), total=total, completed=done or 0, live=figures
+                )
+            if not self._live and text != self._stage:
+                self._console.print(self._title(text), highlight=False)
         self._stage = text

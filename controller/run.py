@@ -98,7 +98,7 @@ def _start_server(run: Run, seen: Seen, stack: contextlib.ExitStack) -> Target:
         target = server.find(run.server)
     else:
         assert seen.model is not None
-        target = server.start(run.server, seen.model.directory, seen.logs / "server.log")
+        target = server.start(run.server, seen.model, seen.logs / "server.log")
         assert target.child is not None
         seen.server_command = stack.enter_context(target.child).command
     seen.server_has_metrics = target.metrics_url is not None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from controller.environment import haproxy_program
+from controller import environment
 from controller.errors import LoadproofError
+from controller.launch import http
 from controller.launch.child import Child, free_ports
 from controller.launch.server import Target
 
@@ -40,9 +39,13 @@ class Balancer:
 @contextlib.contextmanager
 def start(target: Target, logs: Path) -> Iterator[Balancer]:
     """Start the log collector and HAProxy before `target`; returns once HAProxy sees the server up."""
-    program = haproxy_program()
+    program = environment.haproxy_program()
     if program is None:
         raise LoadproofError("HAProxy is not installed; apt-get install haproxy, or --set load.via=direct")
+    version = environment.haproxy_version()
+    if environment.is_too_old(version):
+        oldest = environment.HAPROXY_OLDEST
+        raise LoadproofError(f"{program} is version {version}; {oldest} or newer is needed, or --set load.via=direct")
     requests_log = logs / "balancer-requests.log"
     command = [sys.executable, "-m", "controller.collect.log_collector", "--out", str(requests_log)]
     with Child("the log collector", command, logs / "collector.log", pipe=True) as collector:
@@ -51,7 +54,7 @@ def start(target: Target, logs: Path) -> Iterator[Balancer]:
             collector.popen.wait()
             collector.require_alive("its log says why")
         grpc_port, rest_port, stats_port = free_ports(3)
-        environment = {
+        addresses = {
             "GRPC_BIND": f"127.0.0.1:{grpc_port}",
             "REST_BIND": f"127.0.0.1:{rest_port}",
             "STATS_BIND": f"127.0.0.1:{stats_port}",
@@ -62,18 +65,14 @@ def start(target: Target, logs: Path) -> Iterator[Balancer]:
         }
         configuration = resources.files("haproxy") / "haproxy.cfg"
         haproxy = [program, "-db", "-f", str(configuration)]
-        with Child("HAProxy", haproxy, logs / "balancer.log", env=environment) as child:
-            url = f"http://{environment['STATS_BIND']}/metrics"
+        with Child("HAProxy", haproxy, logs / "balancer.log", env=addresses) as child:
+            url = f"http://{addresses['STATS_BIND']}/metrics"
             child.wait_until(lambda: _sees_server(url), READY_TIMEOUT_S, _CURE)
-            yield Balancer(environment["GRPC_BIND"], environment["REST_BIND"], url, requests_log, child, collector)
+            yield Balancer(addresses["GRPC_BIND"], addresses["REST_BIND"], url, requests_log, child, collector)
 
 
 def _sees_server(metrics_url: str) -> bool:
     """True once every backend has its server up."""
-    try:
-        with urllib.request.urlopen(f"{metrics_url}?scope=backend", timeout=2) as answer:
-            text = answer.read().decode()
-    except (urllib.error.URLError, OSError):
-        return False
+    text = http.get(f"{metrics_url}?scope=backend") or ""
     active = [line for line in text.splitlines() if line.startswith("haproxy_backend_active_servers{")]
     return bool(active) and all(float(line.rsplit(" ", 1)[1]) >= 1 for line in active)

@@ -6,23 +6,28 @@ import json
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller.errors import LoadproofError
+from controller.launch import http
 from controller.launch.child import Child, free_ports
+from controller.models import Model
 from controller.plan import Server
 
 READY_TIMEOUT_S = 120
+EXTERNAL_TIMEOUT_S = 10
 _CURE = "its log says why"
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the server is: host:port by protocol, the URL of its metrics, and its process when we started it."""
+    """Where the server is: host:port by protocol, the URL of its metrics, and its process when we started it.
+
+    `model` is the name it is served under there.
+    """
 
     model: str
     grpc: str | None
@@ -41,17 +46,17 @@ class Target:
         return address
 
 
-def start(server: Server, model_path: Path, log: Path) -> Target:
-    """Start `loadproof-server` for the model directory; `wait_ready` says when it serves."""
+def start(server: Server, model: Model, log: Path) -> Target:
+    """Start `loadproof-server` for the model, under its name; `wait_ready` says when it serves."""
     grpc_port, rest_port = free_ports(2)
-    command = [sys.executable, "-m", "server.main", "--model_name", server.model, "--model_path", str(model_path)]
+    command = [sys.executable, "-m", "server.main", "--model_name", model.name, "--model_path", str(model.directory)]
     command += ["--port", str(grpc_port), "--rest_port", str(rest_port), "--metrics_enable"]
     command += openvino_flags(server)
     if server.nireq:
         command += ["--nireq", str(server.nireq)]
     rest = f"127.0.0.1:{rest_port}"
     child = Child("loadproof-server", command, log)
-    return Target(server.model, f"127.0.0.1:{grpc_port}", rest, f"http://{rest}/metrics", child)
+    return Target(model.name, f"127.0.0.1:{grpc_port}", rest, f"http://{rest}/metrics", child)
 
 
 def openvino_flags(server: Server) -> list[str]:
@@ -72,7 +77,7 @@ def wait_ready(target: Target) -> None:
     if target.child is not None:
         target.child.wait_until(lambda: _serves(target), READY_TIMEOUT_S, _CURE)
         return
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + EXTERNAL_TIMEOUT_S
     while not _serves(target):
         if time.monotonic() > deadline:
             where = f"server.rest_address {target.rest}" if target.rest else f"server.address {target.grpc}"
@@ -82,12 +87,7 @@ def wait_ready(target: Target) -> None:
 
 def _serves(target: Target) -> bool:
     if target.rest:
-        try:
-            url = f"http://{target.rest}/v2/models/{target.model}/ready"
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return http.get(f"http://{target.rest}/v2/models/{urllib.parse.quote(target.model)}/ready") is not None
     host, _, port = target.address("grpc").rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()

@@ -45,6 +45,27 @@ def test_a_busy_web_port_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_the_user_typed_is_told_as_it_is() -> None:
+    done = loadproof("model", "get", "[/]")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: [/]: no such model: allowed: ocr-cls")
+
+
+def test_an_output_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = loadproof("run", "plans/quick.toml", "--out", str(tmp_path / "file/out"), "--models", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/file/out: Not a directory")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_model_that_cannot_be_had_leaves_no_output_directory(tmp_path: Path) -> None:
+    done = loadproof("run", "plans/quick.toml", "--set", "server.model=none", "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "error: none: no such model" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_options_and_commands_are_exit_2() -> None:
     assert loadproof("run", "plans/quick.toml", "--fast").returncode == 2
     assert loadproof("fly").returncode == 2

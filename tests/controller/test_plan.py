@@ -68,12 +68,28 @@ def test_all_mistakes_are_told_at_once_each_with_key_finding_and_what_is_allowed
         ({"launch": "external"}, "needs server.address"),
         ({"address": "h:1"}, "server.address is for launch"),
         ({"launch": "external", "address": "nowhere"}, "allowed: host:port"),
+        ({"launch": "external", "address": "h:65536"}, "allowed: host:port"),
+        ({"launch": "external", "address": "h:0"}, "allowed: host:port"),
+        ({"launch": "external", "address": "user@h:1"}, "allowed: host:port"),
         ({"launch": "external", "rest_address": "h:1"}, "needs server.address of the external server"),
         ({"launch": "external", "address": "h:1", "metrics": "h:1"}, "/metrics"),
     ],
 )
 def test_server_keys_that_do_not_go_together_are_a_mistake(server: dict[str, Any], message: str) -> None:
     assert any(message in text for text in mistakes_of(plan(server={"model": "m", **server})))
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    external = {"model": "m", "launch": "external"}
+    assert runs_of(plan(server={**external, "address": "[::1]:9000"}))[0].server.address == "[::1]:9000"
+    assert any("allowed: host:port" in text for text in mistakes_of(plan(server={**external, "address": "::1:9000"})))
+
+
+def test_a_sweep_of_more_runs_than_can_be_is_a_mistake_and_is_not_unrolled() -> None:
+    sweep = {f"load.{key}": list(range(1, 101)) for key in ("clients", "seed", "batch", "payloads", "processes")}
+    assert any("sweep: found 10,000,000,000 runs" in text for text in mistakes_of(plan(sweep=sweep)))
+    many = plan(sweep={"load.seed": list(range(101))}, measure={"repeats": 100})
+    assert mistakes_of(many) == ["sweep: found 10,100 runs, repeats included; allowed: at most 10,000"]
 
 
 def test_a_sweep_is_every_combination_and_repeats_are_interleaved() -> None:
@@ -138,3 +154,10 @@ def test_what_the_load_is_told_survives_its_json() -> None:
 def test_the_schema_for_editors_knows_every_section() -> None:
     schema = json.loads(json.dumps(Plan.model_json_schema()))
     assert set(schema["properties"]) == {"name", "server", "load", "measure", "slo", "sweep"}
+
+
+def test_a_file_nested_too_deeply_is_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(PlanError, match="one mistake"):
+        read(path)

@@ -1,0 +1,26 @@
+"""The balancer's start: what is said of a HAProxy that cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controller.errors import LoadproofError
+from controller.launch import balancer
+from controller.launch.server import Target
+
+
+def test_an_old_haproxy_is_one_line_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "haproxy"
+    program.write_text("#!/bin/sh\necho 'HA-Proxy version 2.2.9-2+deb11u6 2023/12/08'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    target = Target("m", "127.0.0.1:1", "127.0.0.1:2", None)
+    with (
+        pytest.raises(
+            LoadproofError, match=r"is version 2\.2\.9.*; 2\.4 or newer is needed, or --set load\.via=direct"
+        ),
+        balancer.start(target, tmp_path),
+    ):
+        pass

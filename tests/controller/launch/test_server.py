@@ -1,0 +1,41 @@
+"""The server under test: ours is served under the model's name, another's is only found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from controller import models
+from controller.errors import LoadproofError
+from controller.launch import server
+from controller.launch.child import free_ports
+from controller.plan import Server
+
+
+def save_relu(path: Path) -> Path:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_model_that_the_plan_names_by_its_path_is_served_under_its_name(tmp_path: Path) -> None:
+    path = save_relu(tmp_path / "my net.onnx")
+    model = models.get(str(path), tmp_path / "models")
+    target = server.start(Server(model=str(path)), model, tmp_path / "log")
+    with target.context():
+        server.wait_ready(target)
+    assert target.model == "my-net"
+
+
+def test_an_external_server_that_is_not_there_is_told_by_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "EXTERNAL_TIMEOUT_S", 0.1)
+    port = free_ports(1)[0]
+    rest = Server(model="a model", launch="external", rest_address=f"127.0.0.1:{port}")
+    grpc = Server(model="a model", launch="external", address=f"[::1]:{port}")
+    for place, key in ((rest, "rest_address"), (grpc, "address")):
+        with pytest.raises(LoadproofError, match=rf'^server\.{key} .*: no ready model "a model" there'):
+            server.wait_ready(server.find(place))
