@@ -126,7 +126,7 @@ def doctor() -> None:
 @model_app.command("get")
 def model_get(
     model: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="a name of `loadproof model list`, or a model file")
+        str, typer.Argument(metavar="NAME|PATH", help="a name of `loadproof model list`, or a model file or directory")
     ],
     name: Annotated[str | None, typer.Option(help="what a PATH is to be called; default its stem")] = None,
     repository: Repository = MODELS,

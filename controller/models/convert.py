@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 from controller.errors import LoadproofError
 
 SERVED_AS_THEY_ARE: Final = (".onnx", ".tflite", ".xml")
+MODEL_FILES: Final = (".xml", ".onnx", ".tflite", ".pdmodel", ".pb")  # in a directory the first of these is the model
 
 
 def runtime() -> Any:
@@ -21,6 +23,20 @@ def runtime() -> Any:
         raise LoadproofError(
             "OpenVINO is not installed here, and this model needs it: pip install 'loadproof[server]'"
         ) from None
+
+
+def model_in(path: Path) -> Path:
+    """What OpenVINO is to read of `path`: of an OVMS model directory (`<model>/<version>/...`) or of one version of it
+    the model of the latest version; a SavedModel directory or a file is the model itself."""
+    if not path.is_dir():
+        return path
+    versions = [entry for entry in path.iterdir() if re.fullmatch("[1-9][0-9]*", entry.name) and entry.is_dir()]
+    latest = max(versions, key=lambda version: int(version.name), default=path)
+    if (latest / "saved_model.pb").exists():
+        return latest
+    files = sorted(latest.iterdir())
+    found = (file for suffix in MODEL_FILES for file in files if file.suffix.lower() == suffix)
+    return next(found, latest)
 
 
 def place(source: Path, directory: Path) -> None:
@@ -56,7 +72,7 @@ def _read(core: Any, path: Path) -> Any:
     except RuntimeError as error:
         raise LoadproofError(
             f"{path}: OpenVINO cannot read this model; allowed: ONNX, TFLite, OpenVINO IR (.xml beside its .bin), "
-            "PaddlePaddle, a TensorFlow SavedModel directory or frozen graph",
+            "PaddlePaddle, a TensorFlow SavedModel directory or frozen graph, or a directory as OVMS has it",
             detail=str(error).strip(),
         ) from None
 

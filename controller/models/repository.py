@@ -15,10 +15,11 @@ from controller.models.store import Model
 
 
 def get(name_or_path: str, repository: Path, *, name: str | None = None) -> Model:
-    """The model, installed in the repository: a name of the catalogue, an installed model, or a model file to bring in.
+    """The model, installed in the repository: a name of the catalogue, an installed model, or a path to bring in.
 
-    An intact model that is already there is returned at once, without the network. `name` is what a file is to be
-    called (default: its stem). Raises LoadproofError: one line with the cure.
+    A path is a model file, or a directory as TensorFlow or OVMS has it. An intact model that is already there is
+    returned at once, without the network. `name` is what a path is to be called (default: its stem). Raises
+    LoadproofError: one line with the cure.
     """
     if name is not None and _sanitised(name) != name:
         raise LoadproofError(f"--name {name}: allowed: letters, digits, and . _ - inside")
@@ -26,9 +27,12 @@ def get(name_or_path: str, repository: Path, *, name: str | None = None) -> Mode
         if name not in (None, name_or_path):
             raise LoadproofError(f"--name {name}: a model of the catalogue keeps its name {name_or_path}")
         return _from_catalogue(name_or_path, entry, repository)
-    if _sanitised(name_or_path) == name_or_path and (model := store.read(repository, name_or_path)):
-        return _intact(model)
     path = Path(name_or_path)
+    if _sanitised(name_or_path) == name_or_path:
+        if model := store.read(repository, name_or_path):
+            return _intact(model)
+        if not path.exists():
+            path = repository / name_or_path  # where somebody may have put it by hand
     if path.exists():
         return _from_path(path, name or _sanitised(path.stem if path.is_file() else path.name), repository)
     raise _unknown(name_or_path, repository)
@@ -69,7 +73,8 @@ def _from_path(path: Path, name: str, repository: Path) -> Model:
         raise LoadproofError(f"{path}: no name can be made of it; give one with --name")
     if name in CATALOGUE:
         raise LoadproofError(f"{path}: {name} is a name of the catalogue; give the file another one with --name")
-    source = {"path": str(path.resolve()), "sha256": _fingerprint(path)}
+    model_path = _model_in(path)
+    source = {"path": str(path.resolve()), "sha256": _fingerprint(model_path)}
     there = store.read(repository, name)
     if there and there.source.get("path") != source["path"]:
         raise LoadproofError(
@@ -77,10 +82,17 @@ def _from_path(path: Path, name: str, repository: Path) -> Model:
         )
 
     def build(version: Path, scratch: Path) -> dict[str, Any]:
-        convert.place(path, version)
+        convert.place(model_path, version)
         return {"description": f"from {path.name}", "source": source, "licence": "the user's own"}
 
     return store.install(repository, name, lambda model: model.source == source, build)
+
+
+def _model_in(path: Path) -> Path:
+    try:
+        return convert.model_in(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def _fingerprint(path: Path) -> str:
@@ -96,7 +108,11 @@ def _fingerprint(path: Path) -> str:
                     digest.update(block)
         return digest.hexdigest()
     except OSError as error:
-        raise LoadproofError(f"{path}: cannot be read: {error.strerror}; give a model file that you may read") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> LoadproofError:
+    return LoadproofError(f"{path}: cannot be read: {error.strerror}; give a model that you may read")
 
 
 def _intact(model: Model) -> Model:

@@ -64,8 +64,14 @@ def install(repository: Path, name: str, is_wanted: Callable[[Model], bool], bui
     """The model `name`, built if it is not there, damaged, or not what is wanted.
 
     `build(version_directory, scratch_directory)` writes the model's files and returns what model.json says of them
-    (description, source, licence, payload, shapes, ranges). Raises LoadproofError when the disk refuses.
+    (description, source, licence, payload, shapes, ranges). Raises LoadproofError when the disk refuses, and where the
+    directory holds what was not installed here: that is somebody's own.
     """
+    target = repository / name
+    if target.exists() and not (target / RECORD).exists():
+        raise LoadproofError(
+            f"{target}: has no {RECORD}, so Loadproof did not put it there; move it away or give --name"
+        )
     if _has(repository, name, is_wanted) and (model := read(repository, name)):
         return model
     try:
@@ -78,10 +84,10 @@ def install(repository: Path, name: str, is_wanted: Callable[[Model], bool], bui
             scratch.mkdir()
             details = build(version, scratch)
             sha256, size_bytes = digest(version)
-            model = Model(name=name, sha256=sha256, size_bytes=size_bytes, directory=repository / name, **details)
+            model = Model(name=name, sha256=sha256, size_bytes=size_bytes, directory=target, **details)
             (new / RECORD).write_text(model.model_dump_json(indent=2) + "\n")
             _flush(new)
-            _put_in_place(new, model.directory, workshop / "old")
+            _put_in_place(new, target, workshop / "old")
             return model
     except OSError as error:
         raise LoadproofError(

@@ -145,6 +145,27 @@ def test_ir_is_copied_with_its_weights(tmp_path: Path) -> None:
     assert answer(model) == [2, 2]
 
 
+def test_a_directory_as_ovms_has_it_gives_its_latest_version(tmp_path: Path) -> None:
+    for version in (2, 10):
+        save_onnx(tmp_path / f"net/{version}/any.onnx", scale=version)
+    assert answer(models.get(str(tmp_path / "net"), tmp_path / "models")) == [10, 10]
+    assert answer(models.get(str(tmp_path / "net/2"), tmp_path / "models", name="two")) == [2, 2]
+    save_onnx(tmp_path / "net/11/any.onnx", scale=11)
+    assert answer(models.get(str(tmp_path / "net"), tmp_path / "models")) == [11, 11]
+    (tmp_path / "net/12").mkdir()
+    with pytest.raises(LoadproofError, match="net/12: OpenVINO cannot read this model"):
+        models.get(str(tmp_path / "net"), tmp_path / "models")
+
+
+def test_a_model_that_somebody_else_put_into_the_repository_is_not_replaced(tmp_path: Path) -> None:
+    own = save_onnx(tmp_path / "models/net/1/own.onnx")
+    for wanted in ("net", str(own.parent.parent), str(save_onnx(tmp_path / "net.onnx", scale=3))):
+        with pytest.raises(LoadproofError, match=r"models/net: has no model\.json.*; move it away or give --name"):
+            models.get(wanted, tmp_path / "models")
+    assert own.exists()
+    assert answer(models.get(str(own.parent.parent), tmp_path / "models", name="net2")) == [2, 2]
+
+
 def test_a_damaged_model_of_the_user_s_is_named_with_the_cure(tmp_path: Path) -> None:
     source = save_onnx(tmp_path / "net.onnx")
     model = models.get(str(source), tmp_path / "models")
