@@ -61,6 +61,8 @@ class RestConnection:
 
     def infer(self, payload: int, request_id: str) -> Any:
         # network_timeout is for each read; the whole request needs a timer of its own
+        if self._aborted:
+            raise Failure(TIMEOUT, "given up before it was sent")
         self._greenlet = gevent.getcurrent()
         self._timer = gevent.Timeout.start_new(self._timeout_s)
         try:

@@ -10,12 +10,14 @@ import gc
 import importlib.metadata
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import tempfile
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ import numpy as np
 from locust.env import Environment
 
 from clients.load import messages
+from clients.load.alarm import Alarm
 from clients.load.dispatcher import Dispatcher, wait_until
 from clients.load.health import Health
 from clients.load.session import Session
@@ -165,7 +168,8 @@ class Worker:
     def _run(self, session: Session) -> None:
         """From T0 to the last acknowledged record."""
         reporter = gevent.spawn(self._report_forever, session)
-        wait_until(session.t0_ns, session)
+        with closing(Alarm()) as alarm:
+            wait_until(session.t0_ns, session, alarm)
         session.go.set()
         self._health.begin(session.t0_ns)
         while self._runner.user_count and time.monotonic_ns() < session.give_up_ns:
@@ -219,6 +223,8 @@ def main() -> int:
     parser.add_argument("--spool", type=Path, default=Path(tempfile.gettempdir()), help="directory of the record file")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file; 1024 is the usual limit
     log.info("pid %d, Locust %s, master %s:%d", os.getpid(), locust.__version__, args.host, args.port)
     environment = Environment(user_classes=[LoadUser])
     try:

@@ -23,7 +23,7 @@ def new_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         yield make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def both(new_run: Callable[..., Run]) -> Callable[..., list[Run]]:
     """A run of each protocol, to be run side by side: most of their time they wait for T0."""
     return lambda *sections: [new_run(protocol, *sections) for protocol in ("grpc", "rest")]

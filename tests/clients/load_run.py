@@ -25,7 +25,7 @@ class Run:
     """One load in `out`; `finish` waits for its end."""
 
     def __init__(self, place: Path, protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any]):
-        self.place, self.out = place, place / "out"
+        self.place, self.out, self.protocol = place, place / "out", protocol
         self.events: list[dict[str, Any]] = []
         self._stack = contextlib.ExitStack()
         self.processes: dict[str, subprocess.Popen[str]] = {}

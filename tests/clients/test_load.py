@@ -36,12 +36,17 @@ LIES = {
 TWO = {"clients": 5, "processes": 2}
 
 
-@pytest.fixture(scope="module", params=["grpc", "rest"])
-def clean(request: pytest.FixtureRequest, new_run: Callable[..., Run]) -> Run:
-    """A run in which nothing goes wrong: 5 clients on 2 workers, 0.5 s of warm-up, 1 s of measurement."""
-    run = new_run(request.param, ["--delay-ms", "4"], TWO, {"warmup_s": 0.5, "duration_s": 1.0, "drain_s": 3})
-    assert run.begin(workers=2).finish() == 0
-    return run
+@pytest.fixture(scope="module")
+def pair(both: Callable[..., list[Run]]) -> list[Run]:
+    """Runs in which nothing goes wrong: 5 clients on 2 workers, 0.5 s of warm-up, 1 s of measurement."""
+    runs = both(["--delay-ms", "4"], TWO, {"warmup_s": 0.5, "duration_s": 1.0, "drain_s": 3})
+    assert [run.finish() for run in [run.begin(workers=2) for run in runs]] == [0, 0]
+    return runs
+
+
+@pytest.fixture(params=[0, 1], ids=["grpc", "rest"])
+def clean(request: pytest.FixtureRequest, pair: list[Run]) -> Run:
+    return pair[int(request.param)]
 
 
 def test_every_request_is_a_record_and_reached_the_server_once(clean: Run) -> None:

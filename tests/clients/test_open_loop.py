@@ -18,6 +18,7 @@ from tests.clients.load_run import PAYLOADS, Records, Run
 
 S = 1_000_000_000
 STEADY = {"arrivals": "poisson", "rate_rps": 60.0, "clients": 5, "processes": 2}
+HUNDRED = {"arrivals": "constant", "rate_rps": 100.0, "clients": 5, "processes": 2}
 MEASURE = {"warmup_s": 1, "duration_s": 3, "drain_s": 3}
 
 
@@ -32,12 +33,17 @@ def pooled(run: Run) -> Records:
     return rows[np.lexsort((rows["sequence"], rows["planned_ns"]))]
 
 
-@pytest.fixture(scope="module", params=["grpc", "rest"])
-def steady(request: pytest.FixtureRequest, new_run: Callable[..., Run]) -> Run:
+@pytest.fixture(scope="module")
+def pair(both: Callable[..., list[Run]]) -> list[Run]:
     """Poisson arrivals, 60 a second, of 5 clients on 2 workers; nothing goes wrong."""
-    run = new_run(request.param, ["--delay-ms", "4"], STEADY, MEASURE)
-    assert run.begin(workers=2).finish() == 0
-    return run
+    runs = both(["--delay-ms", "4"], STEADY, MEASURE)
+    assert [run.finish() for run in [run.begin(workers=2) for run in runs]] == [0, 0]
+    return runs
+
+
+@pytest.fixture(params=[0, 1], ids=["grpc", "rest"])
+def steady(request: pytest.FixtureRequest, pair: list[Run]) -> Run:
+    return pair[int(request.param)]
 
 
 def test_the_records_are_the_schedule_and_the_server_saw_each_once(steady: Run) -> None:
@@ -82,7 +88,7 @@ def test_clients_keep_their_connections_and_go_round_the_payloads(steady: Run) -
     assert all(peers.values())
     everyone = [peer for mine in peers.values() for peer in mine]
     assert len(set(everyone)) == len(everyone)
-    if log[next(iter(log))]["protocol"] == "grpc":
+    if steady.protocol == "grpc":
         assert len(everyone) == 5
     for client in range(5):
         mine = rows[rows["client"] == client]["payload"].tolist()
@@ -122,12 +128,11 @@ def test_requests_leave_while_the_server_stands_still(both: Callable[..., list[R
         assert (rows["status"] == 0).all()
         latency_ns = rows["received_ns"] - rows["planned_ns"]
         waited = rows[latency_ns > S // 4]
-        assert 60 <= len(waited) <= 100  # 3/4 of each stalled second
+        assert len(waited) >= 60  # 3/4 of each stalled second
         assert np.median(waited["sent_ns"] - waited["planned_ns"]) < 5_000_000
         assert latency_ns.max() > 0.9 * S
-        most = max(row["in_flight"] for row in run.health())
         connections = max(row["connections"] for row in run.health())
-        assert connections == 2 if "grpc" in str(run.place) else connections >= most > 2
+        assert (connections == 2) if run.protocol == "grpc" else (20 < connections <= 60)
 
 
 def test_who_is_due_over_the_limit_in_flight_is_recorded_unsent_and_nobody_waits(
@@ -140,10 +145,11 @@ def test_who_is_due_over_the_limit_in_flight_is_recorded_unsent_and_nobody_waits
         rows = pooled(run)
         assert rows["planned_ns"].tolist() == [due_ns for due_ns, _ in plan(load, {"warmup_s": 0, "duration_s": 2})]
         unsent = rows[rows["status"] == UNSENT]
-        assert 130 <= len(unsent) <= 176  # 8 in 0.5 s leave: 32 of 200, or some more
+        assert len(unsent) >= 140  # 8 in 0.5 s leave: 40 of 200 at most
         assert (unsent["sent_ns"] == unsent["received_ns"]).all()
         assert np.median(unsent["sent_ns"] - unsent["planned_ns"]) < 5_000_000
         sent = rows[rows["status"] != UNSENT]
+        assert len(sent) >= 8
         assert (sent["status"] == 0).all()
         assert len(sent) == len(run.log())
         assert sum(worker["sent"] for worker in run.saved()["workers"]) == len(sent)
@@ -153,37 +159,47 @@ def test_who_is_due_over_the_limit_in_flight_is_recorded_unsent_and_nobody_waits
 
 def test_what_is_in_flight_after_the_drain_is_given_up_and_recorded(both: Callable[..., list[Run]]) -> None:
     load = {"arrivals": "constant", "rate_rps": 50.0, "clients": 3}
-    runs = both(["--delay-ms", "2000"], load, {"warmup_s": 0, "duration_s": 3, "drain_s": 0.5})
+    runs = both(["--delay-ms", "1000"], load, {"warmup_s": 0, "duration_s": 1.6, "drain_s": 0.4})
     for run in [run.begin() for run in runs]:
         assert run.finish() == 0
         rows = pooled(run)
-        assert len(rows) == 150
-        assert set(rows["status"].tolist()) == {0, TIMEOUT}
-        assert (rows["planned_ns"][rows["status"] == TIMEOUT] > S).all()
-        assert rows["received_ns"].max() >= 3.5 * S
+        assert len(rows) == 80
+        given_up = rows[rows["status"] == TIMEOUT]
+        assert (rows["status"][rows["planned_ns"] < 0.5 * S] == 0).all()
+        assert (given_up["received_ns"] >= 2 * S).all()
+        assert len(given_up) >= 15  # those of the last 0.3 s, at least, have no second to be answered in
 
 
 def test_lies_and_dead_servers_leave_a_record_for_each_request(both: Callable[..., list[Run]]) -> None:
     load = {"arrivals": "poisson", "rate_rps": 80.0, "clients": 3}
-    runs = both(["--every", "5", "--lies", "error", "drop", "wrong"], load, {"warmup_s": 0, "duration_s": 3})
+    runs = both(["--every", "5", "--lies", "error", "drop", "wrong"], load, {"warmup_s": 0, "duration_s": 2})
     for run in [run.begin() for run in runs]:
         run.until("progress", phase="measure")
-        time.sleep(1)
+        time.sleep(0.5)
         run.processes["server"].kill()
         assert run.finish() == 0
         rows = pooled(run)
-        assert rows["planned_ns"].tolist() == [due_ns for due_ns, _ in plan(load, {"warmup_s": 0, "duration_s": 3})]
+        assert rows["planned_ns"].tolist() == [due_ns for due_ns, _ in plan(load, {"warmup_s": 0, "duration_s": 2})]
         assert CONNECTION in rows["status"]
         assert (rows["verified"] & ~rows["correct"]).any()
         assert np.median(rows["sent_ns"] - rows["planned_ns"]) < 5_000_000
 
 
-def test_an_early_stop_leaves_a_record_for_all_that_was_due_until_then(new_run: Callable[..., Run]) -> None:
-    load = {"arrivals": "constant", "rate_rps": 100.0, "processes": 2}
-    run = new_run("grpc", ["--delay-ms", "100"], load, {"warmup_s": 0, "duration_s": 600}).begin(workers=2)
-    run.until("progress", phase="measure")
-    run.processes["master"].send_signal(signal.SIGTERM)
-    assert run.finish() == 0
+@pytest.fixture(scope="module")
+def stopped_and_killed(new_run: Callable[..., Run]) -> tuple[Run, Run]:
+    """A run whose master is told to stop, and one of which a worker is killed."""
+    measure = {"warmup_s": 0, "duration_s": 600}
+    stopped = new_run("grpc", ["--delay-ms", "100"], HUNDRED, measure).begin(workers=2)
+    killed = new_run("rest", ["--delay-ms", "50"], HUNDRED, MEASURE).begin(workers=2)
+    for run, name, number in ((stopped, "master", signal.SIGTERM), (killed, "worker1", signal.SIGKILL)):
+        run.until("progress", phase="measure")
+        run.processes[name].send_signal(number)
+    assert (stopped.finish(), killed.finish()) == (0, 1)
+    return stopped, killed
+
+
+def test_an_early_stop_leaves_a_record_for_all_that_was_due_until_then(stopped_and_killed: tuple[Run, Run]) -> None:
+    run, _ = stopped_and_killed
     assert run.saved()["stopped_early"]
     for worker in run.saved()["workers"]:
         rows = run.records(worker["worker"])
@@ -194,19 +210,16 @@ def test_an_early_stop_leaves_a_record_for_all_that_was_due_until_then(new_run: 
     assert run.by_id().keys() == run.log().keys()
 
 
-def test_a_killed_workers_missing_requests_are_known_by_its_clients(new_run: Callable[..., Run]) -> None:
-    load = {"arrivals": "constant", "rate_rps": 100.0, "clients": 5, "processes": 2}
-    run = new_run("rest", ["--delay-ms", "50"], load, MEASURE).begin(workers=2)
-    run.until("progress", phase="measure")
-    run.processes["worker1"].kill()
-    assert run.finish() == 1
+def test_a_killed_workers_missing_requests_are_known_by_its_clients(stopped_and_killed: tuple[Run, Run]) -> None:
+    _, run = stopped_and_killed
     dead, alive = sorted(run.saved()["workers"], key=lambda worker: bool(worker["complete"]))
     assert dead["pid"] == run.processes["worker1"].pid
     assert not dead["complete"]
     assert dead["sent"] >= dead["records"] > 0
     mine = range(dead["first_client"], dead["first_client"] + dead["clients"])
     ids = [
-        f"r1.{dead['worker']}.{n}" for n, _ in enumerate(due for due, client in plan(load, MEASURE) if client in mine)
+        f"r1.{dead['worker']}.{n}"
+        for n, _ in enumerate(due for due, client in plan(HUNDRED, MEASURE) if client in mine)
     ]
     seen = {name[:-2] for name in run.log() if name.split(".")[1] == str(dead["worker"])}
     assert seen <= set(ids)
