@@ -105,7 +105,7 @@ def change(trend: Mapping[str, Any] | None) -> str:
     """A trend's change along the window with its bounds."""
     if trend is None:
         return "too few blocks"
-    return f"{trend['change']:+.1%} (99 % bounds {trend['low']:+.1%} to {trend['high']:+.1%})"
+    return f"{trend['change']:+.0%} (99 % bounds {trend['low']:+.0%} to {trend['high']:+.0%})"
 
 
 def settings(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

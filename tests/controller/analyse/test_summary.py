@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from clients.records import UNSENT
 from controller import analyse, rundir
 from controller.errors import Exit
 from tests.controller import synthetic
@@ -158,3 +159,34 @@ def test_the_exit_code_puts_an_invalid_run_before_a_broken_limit() -> None:
     assert analyse.exit_code({"runs": [good, flagged]}) == Exit.GOOD
     assert analyse.exit_code({"runs": [good, broken]}) == Exit.GATE
     assert analyse.exit_code({"runs": [broken, invalid, good]}) == Exit.INVALID
+
+
+def test_an_open_loop_has_both_latencies_and_what_was_offered(tmp_path: Path) -> None:
+    plan = synthetic.spec(arrivals="poisson", rate_rps=300)
+    result = analysed(tmp_path, lambda made: synthetic.fail(made, 5, UNSENT), of=plan)
+    rows = [row for row in pq.read_table(tmp_path / "requests.parquet").to_pylist() if row["phase"] == "measure"]
+    took = sorted(row["received_ns"] - row["planned_ns"] for row in rows if row["status"] == "ok")
+    service = sorted(row["received_ns"] - row["sent_ns"] for row in rows if row["status"] == "ok")
+    for name, p in (("p50", 0.5), ("p99", 0.99)):
+        assert result["latency_ms"][name] == took[math.ceil(p * len(took)) - 1] / 1e6
+        assert result["service_latency_ms"][name] == service[math.ceil(p * len(service)) - 1] / 1e6
+    assert result["offered_rps"] == len(rows) / 10 and result["requests"]["sent"] == len(rows) - 5
+    assert analyse.metrics(result)["error_rate"] == pytest.approx(5 / len(rows))
+
+
+def test_throughput_lies_inside_its_bounds_and_a_short_window_has_none(tmp_path: Path) -> None:
+    result = analysed(tmp_path / "a")
+    bounds = result["throughput_bounds"]
+    assert 440 < bounds["low"] < result["throughput_rps"] < bounds["high"] < 510 and bounds["confidence"] == 0.99
+    short = synthetic.spec()
+    short["measure"]["duration_s"] = 5.0
+    assert analysed(tmp_path / "b", of=short)["throughput_bounds"] is None
+
+
+def test_runs_that_are_known_are_not_analysed_again(tmp_path: Path) -> None:
+    directory = synthetic.campaign(tmp_path, [("a", synthetic.make()), ("b", synthetic.make(2))])
+    whole = analyse.campaign(directory)
+    known = {**whole, "runs": whole["runs"][:1]}
+    (tmp_path / "runs/001-a/requests.parquet").unlink()
+    assert analyse.campaign(directory, known) == whole
+    assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(whole))

@@ -91,3 +91,21 @@ def test_settings_leave_out_what_is_empty_and_write_tables_plainly() -> None:
 
 def test_small_sizes_are_in_mib() -> None:
     assert list(display.environment({"size_bytes": 3 * 2**19}, "model ")) == [("model size", "1.5 MiB")]
+
+
+@pytest.mark.parametrize(
+    ("load", "words"),
+    [
+        ({}, "closed loop"),
+        ({"arrivals": "poisson", "rate_rps": 200.0}, "open loop, poisson 200/s"),
+        ({"arrivals": "steps", "steps": [[100.0, 5.0], [50.0, 5.0], [400.5, 5.0]]}, "open loop, steps 50 to 400.5/s"),
+        ({"arrivals": "trace", "trace": "a.txt"}, "open loop, trace"),
+    ],
+)
+def test_a_loop_says_how_requests_arrive(load: dict[str, Any], words: str) -> None:
+    assert display.loop({"load": load}) == words
+
+
+def test_a_trend_comes_with_its_bounds() -> None:
+    assert display.change({"change": 0.31, "low": 0.12, "high": 0.5}) == "+31% (99 % bounds +12% to +50%)"
+    assert display.change(None) == "too few blocks"

@@ -91,6 +91,25 @@ def test_figures_stand_in_both_reports_as_in_the_summary(tmp_path: Path) -> None
         assert words in said and words in text
 
 
+def test_a_report_says_which_loop_it_was_and_from_when_latency_runs(tmp_path: Path) -> None:
+    opened = synthetic.make(of=synthetic.spec(arrivals="poisson", rate_rps=200.0))
+    page, text = rendered(tmp_path / "open", [("one", opened)])
+    said = " ".join(" ".join(Loads(page).text).split())
+    for words in ("open loop, poisson 200/s", "Latency runs from the planned time", "offered"):
+        assert words in said and words in text
+    assert "Open loop" in said and "Closed loop" not in said and "service latency" in said
+    page, text = rendered(tmp_path / "closed", [("one", synthetic.make())])
+    said = " ".join(" ".join(Loads(page).text).split())
+    assert "closed loop" in text and "Closed loop" in said and "Open loop" not in said and "| offered |" not in text
+
+
+def test_every_request_stands_in_the_report_by_its_name(tmp_path: Path) -> None:
+    page, text = rendered(tmp_path, [("one", failing())])
+    said = " ".join(" ".join(Loads(page).text).split())
+    for words in ("failed: UNAVAILABLE", "answered right"):
+        assert words in said and words in text
+
+
 def test_markdown_tables_are_whole(tmp_path: Path) -> None:
     _, text = rendered(tmp_path, [("a|b", synthetic.make()), ("two", synthetic.make(2)), ("three", failing())])
     for block in text.split("\n\n"):
