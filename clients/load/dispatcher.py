@@ -11,7 +11,7 @@ through tritonclient over gRPC; two cores, shared with the server and others (lo
 | timerfd, last 0.1 ms spun (chosen) | 0.04-0.05, 9-32 | 10-12 | 0.12-0.13, 4-8 | 38-39 | 0.07-0.26, 2-15 |
 | timerfd, last 0.3 ms spun | 0.01, 2-4 | 11 | 0.01-0.17, 2-13 | 41-45 | 0.20-0.55, 3-53 |
 
-The p99 is the machine's: who has the core when a request is due. Spinning longer costs the server CPU and gains nothing.
+The p99 is the machine's: who has the core when a request is due. Spinning longer costs CPU and gains nothing sure.
 """
 
 from __future__ import annotations
