@@ -81,10 +81,10 @@ def three_window(records: Records, window: Window) -> dict[str, Any] | None:
 
 def in_flight(records: Records, start_ns: int, width_ns: int, blocks: int) -> Floats:
     """Mean number of requests between sent and received in each block from `start_ns` on: the exact time integral."""
-    rows = ~records.unsent
-    at_start = int((records.sent_ns[rows] < start_ns).sum() - (records.received_ns[rows] < start_ns).sum())
-    began, began_s = _steps(records.sent_ns[rows], start_ns, width_ns, blocks)
-    ended, ended_s = _steps(records.received_ns[rows], start_ns, width_ns, blocks)
+    # What was never sent has both times at one moment: it adds nothing.
+    at_start = int((records.sent_ns < start_ns).sum() - (records.received_ns < start_ns).sum())
+    began, began_s = _steps(records.sent_ns, start_ns, width_ns, blocks)
+    ended, ended_s = _steps(records.received_ns, start_ns, width_ns, blocks)
     level = at_start + np.concatenate([[0], np.cumsum(began - ended)[:-1]]) if blocks else np.empty(0)
     return np.asarray(level + (began_s - ended_s) / (width_ns / 1e9))
 

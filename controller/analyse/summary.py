@@ -47,15 +47,16 @@ def run(directory: Path, planned: Mapping[str, Any]) -> dict[str, Any]:
     window = Window.of(measure.get("warmup_s", 0), measure.get("duration_s", 0))
     records = Records(directory, is_open=load.get("arrivals", "closed") != "closed")
     good = records.measured & records.good
-    saw = witnesses.testimony(directory, facts, load, records, window)
+    service_ms = statistics.latency_ms(records.service_ns(good))
+    saw = witnesses.testimony(directory, facts, load, records, service_ms, window)
     result = {
         "repeat": facts.get("repeat", 1),
         "spec": spec,
         "model": facts.get("model"),
         "requests": records.counts(records.measured) | saw.pop("orphans"),
         "errors": records.errors(records.measured),
-        "latency_ms": statistics.latency_ms(records.latency_ns(good)),
-        "service_latency_ms": statistics.latency_ms(records.service_ns(good)) if records.is_open else None,
+        "latency_ms": statistics.latency_ms(records.latency_ns(good)) if records.is_open else service_ms,
+        "service_latency_ms": service_ms if records.is_open else None,
         **_throughput(records, window, load),
         **saw,
         "steady": steady.steady(records, window),

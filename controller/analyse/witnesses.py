@@ -23,18 +23,19 @@ INTERFACE: Final = {"grpc": "gRPC", "rest": "REST"}
 WHOLE_RUN: Final = Edges()
 
 
-def testimony(run: Path, facts: Facts, load: Facts, records: Records, window: Window) -> dict[str, Any]:
+def testimony(
+    run: Path, facts: Facts, load: Facts, records: Records, service_ms: Facts, window: Window
+) -> dict[str, Any]:
     """`witnesses`, `reconcile`, `accounts`, `breakdown_ms` of a RUN, and `orphans`: requests of the window that only
     the balancer knows, {"unaccounted", "lost_with_worker"}.
 
-    `facts` is run.json. Latencies are from the sent time, in an open loop as well: no other witness knows when a
-    request was planned.
+    `facts` is run.json, `service_ms` the client's latency from the sent time, in an open loop as well: no other witness
+    knows when a request was planned.
     """
     protocol, samples = load.get("protocol", "grpc"), rundir.read_samples(run)
     edges, scrapes = Edges(window.start / 1e9, window.end / 1e9), Scrapes(samples, "server")
     known = _circumstances(facts, samples)
     good = records.measured & records.good
-    service_ms = statistics.latency_ms(records.service_ns(good))
     seen: dict[str, dict[str, Any] | None] = {
         "client": {"requests": records.sent, "latency_ms": _without_bounds(service_ms)},
         "balancer": None,

@@ -11,7 +11,7 @@ import pytest
 
 from clients.records import UNSENT
 from controller import rundir
-from controller.analyse import witnesses
+from controller.analyse import statistics, witnesses
 from controller.analyse.population import Records, Window
 from controller.analyse.witnesses import breakdown_ms
 from tests.controller import synthetic
@@ -23,7 +23,9 @@ WINDOW = Window.of(2, 10)
 def heard(directory: Path, change: Change | None = None, **load: Any) -> dict[str, Any]:
     plan = synthetic.spec(**load)
     records = Records(synthetic.run(directory, change, of=plan), is_open=plan["load"]["arrivals"] != "closed")
-    return witnesses.testimony(directory, rundir.read_run(directory) or {}, plan["load"], records, WINDOW)
+    service_ms = statistics.latency_ms(records.service_ns(records.measured & records.good))
+    facts = rundir.read_run(directory) or {}
+    return witnesses.testimony(directory, facts, plan["load"], records, service_ms, WINDOW)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])

@@ -111,7 +111,8 @@ def test_every_request_stands_in_the_report_by_its_name(tmp_path: Path) -> None:
 
 
 def test_markdown_tables_are_whole(tmp_path: Path) -> None:
-    _, text = rendered(tmp_path, [("a|b", synthetic.make()), ("two", synthetic.make(2)), ("three", failing())])
+    opened = synthetic.make(2, of=synthetic.spec(arrivals="poisson", rate_rps=200.0))
+    _, text = rendered(tmp_path, [("a|b", synthetic.make()), ("two", opened), ("three", failing())])
     for block in text.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.replace("\\|", "").count("|") for line in rows}) <= 1, block
