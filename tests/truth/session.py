@@ -168,7 +168,9 @@ def _offer(address: str, protocol: str, clients: int, rate_rps: float | None, re
         flags = ["--h1", "-m", "1", "-H", f"Inference-Header-Content-Length: {len(head)}"]
         path = f"v2/models/{MODEL}/infer"
     (place / "body").write_bytes(body)
-    rate = [] if rate_rps is None else ["--rps", f"{rate_rps / clients:g}"]
+    rate = []
+    if rate_rps is not None:  # clients start one gap of the schedule apart, or they would send all at once for ever
+        rate = ["--rps", f"{rate_rps / clients:g}", "-r", "1", f"--rate-period={1000 / rate_rps:.0f}ms"]
     command = ["h2load", "-t", "1", "-c", str(clients), "-n", str(requests), *rate, *flags]
     command += ["-H", f"{ID_HEADER}: {FLOOR_ID}", "-d", str(place / "body"), "--log-file", str(place / "h2load.log")]
     subprocess.run([*command, f"http://{address}/{path}"], check=True, capture_output=True, timeout=120)
