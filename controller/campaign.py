@@ -49,16 +49,17 @@ class Campaign:
             raise
         self.runs = [with_defaults(run, installed[run.server.model]) for run in self.runs]
         self._write(interrupted=True)  # until the end is reached
+        summary: dict[str, Any] | None = None
         try:
             with View(console, len(self.runs)) as view:
                 for number, run in enumerate(self.runs, start=1):
                     view.begin(run.name, run.measure)
                     directory = self.directory / rundir.run_directory(number, run.name)
                     measure(run, self._run_id(number), directory, installed[run.server.model], view, self.web_port)
-                    analyse.campaign(self.directory)
+                    summary = analyse.campaign(self.directory, summary)
             self._write(interrupted=False)
         finally:
-            summary = analyse.campaign(self.directory)
+            summary = analyse.campaign(self.directory, summary)
             report.render(self.directory)
         return summary
 
