@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from clients.spec import Load, Measure, Section
+from clients.spec import Load, Measure, Section, too_many_requests
 from controller.errors import PlanError
 
 Table = dict[str, Any]
@@ -103,6 +103,14 @@ class Run(Section):
         if server.launch == "external" and not (server.address if protocol == "grpc" else server.rest_address):
             key = "address" if protocol == "grpc" else "rest_address"
             raise ValueError(f'load.protocol = "{protocol}" needs server.{key} of the external server')
+        return self
+
+    @model_validator(mode="after")
+    def _arrivals_can_be_planned(self) -> Run:
+        if message := too_many_requests(self.load, self.measure):
+            raise ValueError(message)
+        if self.load.trace and not Path(self.load.trace).is_file():
+            raise ValueError(f"load.trace: {self.load.trace} is no file; paths are relative to the working directory")
         return self
 
     def spec(self) -> Table:

@@ -211,9 +211,10 @@ REASONS: Final = (
     Reason(
         "in_flight_limit",
         "INVALID",
-        "{unsent:,} requests were due and not sent, because {limit:,} were under way (load.max_in_flight).",
-        "Lower the rate (load.rate_rps, load.steps or the trace) to what the server keeps up with, or raise "
-        "load.max_in_flight.",
+        "{unsent:,} requests were due and not sent: {limit:,} were under way (load.max_in_flight), or the load "
+        "generator was too late for them.",
+        "Lower the rate (load.rate_rps, load.steps or the trace) to what the server keeps up with, raise "
+        "load.max_in_flight, or give the load more load.processes.",
         _in_flight_limit,
     ),
     Reason(

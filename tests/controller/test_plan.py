@@ -92,6 +92,25 @@ def test_a_sweep_of_more_runs_than_can_be_is_a_mistake_and_is_not_unrolled() -> 
     assert mistakes_of(many) == ["sweep: found 10,100 runs, repeats included; allowed: at most 10,000"]
 
 
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        ({"arrivals": "constant"}, 'arrivals = "constant" needs load.rate_rps'),
+        ({"arrivals": "steps", "rate_rps": 5}, 'arrivals = "steps" needs load.steps'),
+        ({"rate_rps": 5}, 'load.rate_rps is for arrivals = "constant" or "poisson"; here it is "closed"'),
+        ({"arrivals": "trace", "trace": "/nowhere/t.txt"}, "load.trace: /nowhere/t.txt is no file"),
+        ({"arrivals": "constant", "rate_rps": 1e6, "clients": 9}, None),
+    ],
+)
+def test_open_loop_keys_that_do_not_go_together_are_a_mistake(load: dict[str, Any], message: str | None) -> None:
+    if message is None:
+        assert runs_of(plan(load=load))[0].load.is_open
+        load, message = {**load, "rate_rps": 1e6}, "load.rate_rps: "
+        assert any(message in text for text in mistakes_of(plan(load=load, measure={"duration_s": 3600})))
+    else:
+        assert any(message in text for text in mistakes_of(plan(load=load)))
+
+
 def test_a_sweep_is_every_combination_and_repeats_are_interleaved() -> None:
     raw = plan(sweep={"load.clients": [1, 4], "server.streams": [1, 2]}, measure={"repeats": 2})
     names = [run.name for run in runs_of(raw)]

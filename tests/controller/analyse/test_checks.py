@@ -89,7 +89,7 @@ FIRES: dict[str, tuple[synthetic.Change, str]] = {
     "restarted": (restart, "counters of the server began again"),
     "in_flight_limit": (
         lambda made: synthetic.fail(made, 12, UNSENT),
-        "12 requests were due and not sent, because 10,000",
+        "12 requests were due and not sent: 10,000 were under way",
     ),
     "queue_growing": (overload, "91% of the offered"),
     "not_steady": (slow_down, "Latency changed by +"),
