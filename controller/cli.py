@@ -77,9 +77,7 @@ def run(
         summary = campaign.run(console)
     except KeyboardInterrupt:
         terminal.show_directory(campaign.directory, Console())
-        console.print(
-            f"interrupted: everything was stopped; what was measured is in {campaign.directory}", markup=False
-        )
+        print(f"interrupted: everything was stopped; what was measured is in {campaign.directory}", file=sys.stderr)
         raise
     terminal.show(summary, Console())
     print(f"report: {campaign.directory / 'report.html'}")
@@ -104,9 +102,14 @@ def worker(
     master: Annotated[str, typer.Option(metavar="HOST[:PORT]", help="where the controller's Locust master listens")],
 ) -> None:
     """Join a campaign as a load worker, from this or another machine."""
+    from controller.launch.child import python_environment
+
     host, _, port = master.partition(":")
+    if not host or not (port or "5557").isdecimal():
+        raise typer.BadParameter(f"{master}: allowed: HOST or HOST:PORT", param_hint="--master")
     command = [sys.executable, "-m", "clients.load.worker", "--host", host, "--port", port or "5557"]
-    os.execv(sys.executable, command)  # Locust patches a process when it is imported: it gets one of its own
+    # Locust patches a process when it is imported: it gets one of its own
+    os.execve(sys.executable, command, python_environment())
 
 
 @app.command()

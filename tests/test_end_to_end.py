@@ -248,7 +248,7 @@ def test_a_server_that_dies_at_start_is_told_with_the_end_of_its_log(models: Pat
 
 
 def test_without_haproxy_there_is_one_line_with_the_cure(models: Path, tmp_path: Path) -> None:
-    program = "import controller.launch.balancer as b; b.haproxy_program = lambda: None\n"
+    program = "from controller import environment; environment.haproxy_program = lambda: None\n"
     program += "from controller.cli import main; main()"
     command = [sys.executable, "-c", program, "run", "plans/quick.toml", "--models", str(models)]
     command += ["--out", str(tmp_path / "out")]

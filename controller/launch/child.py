@@ -16,6 +16,7 @@ from typing import IO, Self
 from controller.errors import LoadproofError
 
 TAIL_LINES = 15
+ROOT = Path(__file__).parents[2]
 
 
 class Child:
@@ -36,7 +37,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipe else sink,
                 stderr=sink,
-                env={**os.environ, **(env or {})},
+                env={**python_environment(), **(env or {})},
                 start_new_session=True,
             )
 
@@ -95,6 +96,14 @@ class Child:
             self.popen.wait()
             if self.popen.stdout is not None:
                 self.popen.stdout.close()
+
+
+def python_environment() -> dict[str, str]:
+    """The environment in which `python -m` finds our packages: a user's own `server` or `clients` in the working
+    directory stays out, and a source tree that is not the installed one gets its own code."""
+    tree = [str(ROOT)] if (ROOT / "pyproject.toml").exists() else []
+    paths = [*tree, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
 def _kernel_kills_with_parent() -> list[str]:

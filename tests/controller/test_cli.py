@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,6 +67,30 @@ def test_a_model_that_cannot_be_had_leaves_no_output_directory(tmp_path: Path) -
     assert done.returncode == 1
     assert "error: none: no such model" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_terminal_saves_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "nowhere.toml").write_text(
+        'name = "nowhere"\nload.protocol = "rest"\n'
+        '[server]\nmodel = "m"\nlaunch = "external"\nrest_address = "127.0.0.1:1"\n'
+    )
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); from controller.cli import main; main()"
+    command = [sys.executable, "-c", program, "run", str(tmp_path / "nowhere.toml"), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "nowhere: starting the server\n"
+        process.send_signal(signal.SIGHUP)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert f"interrupted: everything was stopped; what was measured is in {tmp_path}/out" in said
+    assert json.loads((tmp_path / "out/summary.json").read_text())["runs"][0]["verdict"] == "INVALID"
+
+
+@pytest.mark.parametrize("master", [":5557", "host:port", "::1"])
+def test_a_master_that_is_no_address_is_bad_usage(master: str) -> None:
+    done = loadproof("worker", "--master", master)
+    assert done.returncode == 2
+    assert "HOST:PORT" in done.stderr
 
 
 def test_unknown_options_and_commands_are_exit_2() -> None:

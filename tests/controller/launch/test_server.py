@@ -31,6 +31,19 @@ def test_a_model_that_the_plan_names_by_its_path_is_served_under_its_name(tmp_pa
     assert target.model == "my-net"
 
 
+def test_packages_of_the_user_s_in_the_working_directory_are_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("server", "clients", "controller"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    model = models.get(str(save_relu(tmp_path / "net.onnx")), tmp_path / "models")
+    target = server.start(Server(model="net"), model, tmp_path / "log")
+    with target.context():
+        server.wait_ready(target)
+
+
 def test_an_external_server_that_is_not_there_is_told_by_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "EXTERNAL_TIMEOUT_S", 0.1)
     port = free_ports(1)[0]
