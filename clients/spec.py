@@ -37,6 +37,7 @@ class Load(Section):
         4, ge=1, le=10_000, description="closed: each waits for its answer; open: connections to spread over"
     )
     processes: int = Field(1, ge=1, le=256, description="worker processes in all; at most one for each client")
+    expect_workers: int = Field(0, ge=0, le=256, description="how many of the processes join by `loadproof worker`")
     batch: int = Field(1, ge=1, le=4096)
     payload: str = Field("random", description="random | images | images:DIR | npy:FILE")
     payloads: int = Field(32, ge=1, le=32, description="distinct inputs")
@@ -76,6 +77,12 @@ class Load(Section):
             if key != needed and getattr(self, key):
                 users = " or ".join(f'"{arrivals}"' for arrivals, need in needs.items() if need == key)
                 raise ValueError(f'load.{key} is for arrivals = {users}; here it is "{self.arrivals}"')
+        return self
+
+    @model_validator(mode="after")
+    def _workers_from_elsewhere_are_processes(self) -> Load:
+        if self.expect_workers > self.processes:
+            raise ValueError(f"load.expect_workers = {self.expect_workers} is over load.processes = {self.processes}")
         return self
 
     @property

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from controller import analyse, environment, models, report, rundir
 from controller.errors import LoadproofError
-from controller.launch.child import require_free
+from controller.launch.load import Doors
 from controller.models import Model
 from controller.plan import Plan, Run
 from controller.progress import View
@@ -30,7 +30,7 @@ class Campaign:
     runs: list[Run]
     directory: Path
     repository: Path
-    web_port: int | None = None
+    doors: Doors = field(default_factory=Doors)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def run(self, console: Console) -> dict[str, Any]:
@@ -38,8 +38,7 @@ class Campaign:
 
         On an error or Ctrl-C what was measured so far is saved, summarised and reported before the exception goes on.
         """
-        if self.web_port is not None:
-            require_free(self.web_port, f"--web {self.web_port}")
+        self._check_doors()
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             installed = {run.server.model: self._model(run) for run in self.runs}
@@ -55,13 +54,21 @@ class Campaign:
                 for number, run in enumerate(self.runs, start=1):
                     view.begin(run.name, run.measure)
                     directory = self.directory / rundir.run_directory(number, run.name)
-                    measure(run, self._run_id(number), directory, installed[run.server.model], view, self.web_port)
+                    measure(run, self._run_id(number), directory, installed[run.server.model], view, self.doors)
                     summary = analyse.campaign(self.directory, summary)
             self._write(interrupted=False)
         finally:
             summary = analyse.campaign(self.directory, summary)
             report.render(self.directory)
         return summary
+
+    def _check_doors(self) -> None:
+        self.doors.require_free()
+        for run in self.runs:
+            if run.load.expect_workers and not self.doors.port:
+                raise LoadproofError("load.expect_workers: workers from elsewhere need --listen HOST:PORT to come to")
+            if run.load.via == "direct" and run.server.launch == "process" and self.doors.host != "127.0.0.1":
+                raise LoadproofError(f"--listen {self.doors.host}: our server is on loopback; use load.via=balancer")
 
     def _model(self, run: Run) -> Model | None:
         return None if run.server.launch == "external" else models.get(run.server.model, self.repository)

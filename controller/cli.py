@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from rich.table import Table
 from controller import environment
 from controller import plan as plans
 from controller.errors import Exit, LoadproofError
+
+if TYPE_CHECKING:
+    from controller.launch.load import Doors
 
 app = typer.Typer(
     name="loadproof",
@@ -56,6 +59,10 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check the plan, list its runs, start nothing")] = False,
     repository: Repository = MODELS,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="where workers from elsewhere join; default: this machine only"),
+    ] = None,
     web: Annotated[int | None, typer.Option(metavar="PORT", help="Locust's web UI on 127.0.0.1:PORT")] = None,
 ) -> None:
     """Measure every run of a plan and write the report.
@@ -71,7 +78,7 @@ def run(
     if dry_run:
         _show_runs(checked, runs)
         return
-    campaign = Campaign(checked, runs, output_directory(out, checked), repository, web)
+    campaign = Campaign(checked, runs, output_directory(out, checked), repository, _doors(listen, web))
     console = Console(stderr=True)
     try:
         summary = campaign.run(console)
@@ -104,10 +111,8 @@ def worker(
     """Join a campaign as a load worker, from this or another machine."""
     from controller.launch.child import python_environment
 
-    host, _, port = master.partition(":")
-    if not host or not (port or "5557").isdecimal():
-        raise typer.BadParameter(f"{master}: allowed: HOST or HOST:PORT", param_hint="--master")
-    command = [sys.executable, "-m", "clients.load.worker", "--host", host, "--port", port or "5557"]
+    host, port = _host_port(master if ":" in master else f"{master}:5557", "--master")
+    command = [sys.executable, "-m", "clients.load.worker", "--host", host, "--port", str(port)]
     # Locust patches a process when it is imported: it gets one of its own
     os.execve(sys.executable, command, python_environment())
 
@@ -163,6 +168,26 @@ def model_list(repository: Repository = MODELS) -> None:
 def schema() -> None:
     """Print the plan's JSON Schema, for editors."""
     print(json.dumps(plans.Plan.model_json_schema(), indent=2))
+
+
+def _host_port(address: str, option: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or ":" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise typer.BadParameter(f"{address}: allowed: HOST:PORT", param_hint=option)
+    return host, int(port)
+
+
+def _doors(listen: str | None, web: int | None) -> Doors:
+    from controller.launch.load import Doors
+
+    if listen is None:
+        return Doors(web_port=web)
+    host, port = _host_port(listen, "--listen")
+    if host in ("0.0.0.0", "::", "[::]"):
+        raise typer.BadParameter(
+            f"{listen}: give the address that the workers reach, not all of them", param_hint="--listen"
+        )
+    return Doors(host, port, web)
 
 
 def _show_runs(plan: plans.Plan, runs: list[plans.Run]) -> None:

@@ -15,7 +15,7 @@ from controller.errors import LoadproofError
 from controller.launch import balancer, load, server
 from controller.launch.balancer import Balancer
 from controller.launch.child import Child
-from controller.launch.load import Event, Generator, ReferenceFailed
+from controller.launch.load import Doors, Event, Generator, ReferenceFailed
 from controller.launch.server import Target
 from controller.models import Model
 from controller.plan import Run
@@ -26,9 +26,7 @@ ARM_TIMEOUT_S = 300  # from the master's start to T0: workers start, get the pay
 DELIVER_TIMEOUT_S = 90  # after the drain: the last records arrive; the master itself gives up earlier
 
 
-def measure(
-    run: Run, run_id: str, directory: Path, model: Model | None, view: View, web_port: int | None = None
-) -> None:
+def measure(run: Run, run_id: str, directory: Path, model: Model | None, view: View, doors: Doors) -> None:
     """Run it, and write its run directory whatever happens.
 
     Raises LoadproofError when something did not start, KeyboardInterrupt when the user stopped it; what was seen until
@@ -39,7 +37,7 @@ def measure(
     seen.work.mkdir()
     try:
         with contextlib.ExitStack() as stack:
-            _online(run, seen, stack, view, web_port)
+            _online(run, seen, stack, view, doors)
     except KeyboardInterrupt:
         seen.event("interrupted", "the user stopped it")
         raise
@@ -51,13 +49,13 @@ def measure(
         gather.write(seen)
 
 
-def _online(run: Run, seen: Seen, stack: contextlib.ExitStack, view: View, web_port: int | None) -> None:
+def _online(run: Run, seen: Seen, stack: contextlib.ExitStack, view: View, doors: Doors) -> None:
     view.stage("starting the server")
     target = _start_server(run, seen, stack)
     witness = None
     if run.load.via == "balancer":
         view.stage("starting the balancer")
-        witness = stack.enter_context(balancer.start(target, seen.logs))
+        witness = stack.enter_context(balancer.start(target, seen.logs, doors.host))
         seen.balancer_command, seen.requests_log = witness.child.command, witness.requests_log
     urls = {"server": target.metrics_url, "balancer": witness.metrics_url if witness else None}
     scraper = seen.scraper = Scraper(urls)
@@ -75,7 +73,7 @@ def _online(run: Run, seen: Seen, stack: contextlib.ExitStack, view: View, web_p
         seen.event("reference_failed", (str(error).splitlines() or ["no reason was given"])[-1])
         return
     view.stage("arming the clients")
-    generated = load.generate(spec, spec_path, payloads, answers, seen.work, seen.logs, web_port)
+    generated = load.generate(spec, spec_path, payloads, answers, seen.work, seen.logs, doors)
     interrupted = False
     with generated as generator:
         try:
@@ -151,6 +149,8 @@ def _take(event: Event, seen: Seen, view: View) -> None:
             seen.scraper.follow(seen.t0_monotonic_ns, (measure.warmup_s, measure.warmup_s + measure.duration_s))
         case "progress":
             view.live(event)
+        case "workers" if seen.run.load.expect_workers:
+            view.stage(f"waiting for workers: {event['ready']} of {event['expected']} are here")
         case "worker_lost":
             seen.event("worker_died", event["message"])
         case "error":

@@ -113,6 +113,19 @@ def test_a_sweep_runs_every_point_direct_and_through_the_balancer(models: Path, 
     assert {run["verdict"] for run in done.summary["runs"]} == {"VALID"}
 
 
+def test_a_worker_from_elsewhere_joins(models: Path, tmp_path: Path) -> None:
+    from controller.launch.child import free_ports
+
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    with subprocess.Popen([*COMMAND, "worker", "--master", address], cwd=tmp_path, stderr=subprocess.DEVNULL) as worker:
+        done = loadproof(models, tmp_path / "out", "--listen", address, "--set", "load.expect_workers=1")
+        assert worker.wait(60) == 0
+    assert done.code == 0, done.stdout + done.stderr
+    assert done.run["verdict"] == "VALID"
+    table = pq.read_table(done.directory / done.run["directory"] / "requests.parquet")
+    assert set(table["worker"].to_pylist()) == {1, 2}
+
+
 def test_a_broken_slo_is_exit_3(models: Path, tmp_path: Path) -> None:
     done = loadproof(models, tmp_path / "out", "--set", "slo.mean_ms=0.001", "--set", "load.via=direct")
     assert done.code == 3, done.stdout + done.stderr

@@ -37,8 +37,8 @@ class Balancer:
 
 
 @contextlib.contextmanager
-def start(target: Target, logs: Path) -> Iterator[Balancer]:
-    """Start the log collector and HAProxy before `target`; returns once HAProxy sees the server up."""
+def start(target: Target, logs: Path, host: str = "127.0.0.1") -> Iterator[Balancer]:
+    """Start the log collector and HAProxy before `target`, for clients that come to `host`; it sees the server up."""
     program = environment.haproxy_program()
     if program is None:
         raise LoadproofError("HAProxy is not installed; apt-get install haproxy, or --set load.via=direct")
@@ -53,10 +53,10 @@ def start(target: Target, logs: Path) -> Iterator[Balancer]:
         if not said:
             collector.popen.wait()
             collector.require_alive("its log says why")
-        grpc_port, rest_port, stats_port = free_ports(3)
+        (grpc_port, rest_port), (stats_port,) = free_ports(2, host), free_ports(1)
         addresses = {
-            "GRPC_BIND": f"127.0.0.1:{grpc_port}",
-            "REST_BIND": f"127.0.0.1:{rest_port}",
+            "GRPC_BIND": f"{host}:{grpc_port}",
+            "REST_BIND": f"{host}:{rest_port}",
             "STATS_BIND": f"127.0.0.1:{stats_port}",
             "LOG_TARGET": f"127.0.0.1:{json.loads(said)['port']}",
             "SERVER_GRPC": target.grpc or "",

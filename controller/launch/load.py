@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clients.spec import LoadSpec
 from controller.errors import LoadproofError
-from controller.launch.child import TAIL_LINES, Child
+from controller.launch.child import TAIL_LINES, Child, require_free
 
 Event = dict[str, Any]
 PREPARE_TIMEOUT_S = 600
@@ -60,6 +61,22 @@ def _finish(name: str, command: Sequence[str], log: Path) -> tuple[int, str]:
             raise LoadproofError(f"{name} did not end within {PREPARE_TIMEOUT_S} s", child.tail()) from None
 
 
+@dataclass(frozen=True)
+class Doors:
+    """Where a run is reached: `host` and `port` (0: a free one) by workers, `web_port` by people with a browser."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    web_port: int | None = None
+
+    def require_free(self) -> None:
+        """LoadproofError that names the option whose port is taken or whose address is not this machine's."""
+        if self.web_port is not None:
+            require_free(self.web_port, f"--web {self.web_port}")
+        if self.port:
+            require_free(self.port, f"--listen {self.host}:{self.port}", self.host)
+
+
 class Generator:
     """A running Locust master and its local workers; `events` tells what they say until they end."""
 
@@ -89,21 +106,24 @@ class Generator:
 
 @contextlib.contextmanager
 def generate(
-    spec: LoadSpec, spec_path: Path, payloads: Path, answers: Path | None, work: Path, logs: Path, web_port: int | None
+    spec: LoadSpec, spec_path: Path, payloads: Path, answers: Path | None, work: Path, logs: Path, doors: Doors
 ) -> Iterator[Generator]:
-    """Start the master, then `load.processes` workers that join it; leaving the context ends them all."""
+    """Start the master, then those of `load.processes` workers that are not expected from elsewhere.
+
+    Leaving the context ends them all.
+    """
     command = [sys.executable, "-m", "clients.load.master", "--spec", str(spec_path), "--payloads", str(payloads)]
-    command += ["--out", str(work)]
+    command += ["--out", str(work), "--host", doors.host, "--port", str(doors.port)]
     if answers:
         command += ["--answers", str(answers)]
-    if web_port is not None:
-        command += ["--web", str(web_port)]
+    if doors.web_port is not None:
+        command += ["--web", str(doors.web_port)]
     with contextlib.ExitStack() as stack:
         master = stack.enter_context(Child("the Locust master", command, logs / "master.log", pipe=True))
         generator = Generator(master, [])
         port = _listening_port(generator)
-        for number in range(1, spec.load.processes + 1):
-            worker = [sys.executable, "-m", "clients.load.worker", "--host", "127.0.0.1", "--port", str(port)]
+        for number in range(1, spec.load.processes - spec.load.expect_workers + 1):
+            worker = [sys.executable, "-m", "clients.load.worker", "--host", doors.host, "--port", str(port)]
             worker += ["--spool", str(work)]
             log = logs / f"worker-{number}.log"
             generator.workers.append(stack.enter_context(Child(f"load worker {number}", worker, log)))

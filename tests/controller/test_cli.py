@@ -93,6 +93,16 @@ def test_a_master_that_is_no_address_is_bad_usage(master: str) -> None:
     assert "HOST:PORT" in done.stderr
 
 
+def test_workers_from_elsewhere_need_an_address_to_come_to(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    done = loadproof("run", "plans/quick.toml", "--out", out, "--set", "load.expect_workers=1")
+    assert done.returncode == 1 and "need --listen HOST:PORT" in done.stderr
+    for address in ("nowhere", "0.0.0.0:5557", "127.0.0.1:99999"):
+        done = loadproof("run", "plans/quick.toml", "--out", out, "--listen", address)
+        assert done.returncode == 2 and "--listen" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_options_and_commands_are_exit_2() -> None:
     assert loadproof("run", "plans/quick.toml", "--fast").returncode == 2
     assert loadproof("fly").returncode == 2
