@@ -100,6 +100,7 @@ class Engine:
         self, path: Path, device: str = "CPU", properties: dict[str, Any] | None = None, nireq: int = 0
     ) -> None:
         """Loads the model; `nireq` 0 takes OpenVINO's optimal number. Raises StartError, in one line, if it cannot."""
+        self.device = device
         try:
             core = ov.Core()
             model = core.read_model(path)
@@ -127,6 +128,7 @@ class Engine:
 
         `inputs` are the model's inputs in order, of the right datatype and shape; `wanted` the outputs' positions.
         """
+        assert self.running, "a closed engine would never answer"
         self._jobs.put(_Job(inputs, wanted, done, time.perf_counter_ns()))
 
     def infer(self, inputs: Sequence[Array], wanted: Sequence[int]) -> Answer:
@@ -138,12 +140,18 @@ class Engine:
             raise answer
         return answer
 
+    @property
+    def running(self) -> bool:
+        """Until it is closed."""
+        return self._compiled is not None
+
     def close(self) -> None:
-        """Ends the threads once what is queued is answered."""
+        """Ends the threads once what is queued is answered, and frees the model; nothing may be submitted after."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+        self._compiled = None
 
     def _work(self, request: Any) -> None:
         while (job := self._jobs.get()) is not None:

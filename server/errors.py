@@ -6,9 +6,10 @@ ServingError            a request that cannot be answered
 ├── WrongMethod         UNIMPLEMENTED       405   a REST path that exists under another HTTP method
 ├── TooLarge            RESOURCE_EXHAUSTED  413   a body over the limit
 ├── NotSupported        UNIMPLEMENTED       415   a content encoding
+├── ReloadFailed        FAILED_PRECONDITION 412   a configuration or model that cannot be loaded: the old one serves on
 └── InferenceFailed     INTERNAL            500   OpenVINO refused what was valid
 StartError              the server cannot start: exit code 1
-└── UsageError          wrong flags: exit code 2
+└── UsageError          wrong flags or configuration file: exit code 2
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class TooLarge(ServingError):
 class NotSupported(ServingError):
     grpc_status = 12
     http_status = 415
+
+
+class ReloadFailed(ServingError):
+    grpc_status = 9
+    http_status = 412  # what OVMS answers to broken JSON and to a model that does not compile
 
 
 class InferenceFailed(ServingError):

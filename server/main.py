@@ -32,9 +32,9 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
-from server import grpc_adapter, options, repository
-from server.engine import Engine
-from server.errors import StartError
+from server import grpc_adapter, options
+from server.errors import StartError, UsageError
+from server.loader import Loader
 from server.metrics import Metrics
 from server.options import Options
 from server.plane import Plane
@@ -50,7 +50,7 @@ log = logging.getLogger("loadproof-server")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script: 0 after a signal, 2 for wrong flags, 1 for a model that does not load or a busy port."""
+    """The console script: 0 after a signal, 2 for wrong flags or a wrong configuration, 1 for what does not start."""
     try:
         chosen = options.parse(arguments)
         _set_up_log(chosen.log_level)
@@ -61,24 +61,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 async def serve(chosen: Options) -> None:
-    """Loads the model, serves both protocols in this event loop, and drains on a signal; raises StartError."""
+    """Loads the models, serves both protocols in this event loop, and drains on a signal; raises StartError."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    file = repository.find(chosen.model_path)
-    engine = Engine(file.path, chosen.target_device, chosen.plugin_config, chosen.nireq)
+    metrics_enabled = _metrics_enabled(chosen)
     plane = Plane(Metrics())
-    plane.add_model(chosen.model_name, file.version, engine)
+    loader = Loader(plane, chosen.configuration)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(engine.close)
+        stack.push_async_callback(loader.close)
+        await loader.start()
         if chosen.rest_port:
-            await _start_rest(stack, plane, chosen)
+            app = RestApp(plane, loader, metrics_enabled=metrics_enabled)
+            await _start_rest(stack, app, listen(chosen.rest_bind_address, chosen.rest_port))
         if chosen.port:
             await _start_grpc(stack, plane, chosen)
+        if chosen.file_system_poll_wait_seconds:
+            _start_poll(stack, loader, chosen.file_system_poll_wait_seconds)
         gc.freeze()  # what is here stays: the collector need not walk it
-        log.info("%s", _ready_line(chosen, file.version, engine))
+        log.info("%s", _ready_line(chosen, plane))
         await stopping.wait()
         plane.ready = False
+        loader.stop()
         log.info("stopping: requests in flight get %.0f s", DRAIN_S)
     log.info("stopped")
 
@@ -89,9 +93,7 @@ async def _start_grpc(stack: contextlib.AsyncExitStack, plane: Plane, chosen: Op
     stack.push_async_callback(server.stop, DRAIN_S)
 
 
-async def _start_rest(stack: contextlib.AsyncExitStack, plane: Plane, chosen: Options) -> None:
-    app = RestApp(plane, metrics_enabled=chosen.metrics_enable)
-    listener = listen(chosen.rest_bind_address, chosen.rest_port)
+async def _start_rest(stack: contextlib.AsyncExitStack, app: RestApp, listener: socket.socket) -> None:
     server = RestServer(rest_config(app))
     task = asyncio.create_task(server.serve([listener]))
     while not server.started:
@@ -102,6 +104,25 @@ async def _start_rest(stack: contextlib.AsyncExitStack, plane: Plane, chosen: Op
         await task
 
     stack.push_async_callback(stop)
+
+
+def _start_poll(stack: contextlib.AsyncExitStack, loader: Loader, interval_s: float) -> None:
+    task = asyncio.create_task(loader.poll(interval_s))
+
+    async def stop() -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(stop)
+
+
+def _metrics_enabled(chosen: Options) -> bool:
+    """By the flag or by the configuration, which must then have its port; raises UsageError."""
+    enabled = chosen.metrics_enable or chosen.configuration().metrics_enable
+    if enabled and not chosen.rest_port:
+        raise UsageError("monitoring.metrics.enable: /metrics is served on the REST port; give --rest_port")
+    return enabled
 
 
 class RestServer(uvicorn.Server):
@@ -150,7 +171,7 @@ def _host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _ready_line(chosen: Options, version: str, engine: Engine) -> str:
+def _ready_line(chosen: Options, plane: Plane) -> str:
     places = [
         f"{protocol} {_host_port(host, port)}"
         for protocol, host, port in (
@@ -159,10 +180,8 @@ def _ready_line(chosen: Options, version: str, engine: Engine) -> str:
         )
         if port
     ]
-    return (
-        f"serving {chosen.model_name} version {version} on {chosen.target_device} with {engine.nireq} infer requests "
-        f"and {engine.streams} streams: {', '.join(places)}"
-    )
+    models = ", ".join(map(str, plane.models.values())) or "no model"
+    return f"serving {models}: {', '.join(places)}"
 
 
 def _set_up_log(level: str) -> None:

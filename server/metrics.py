@@ -62,8 +62,9 @@ class Metrics:
         self._models = {names.UNKNOWN_MODEL: self.unknown}
 
     def add_model(self, name: str, version: str, streams: int) -> ModelMetrics:
-        metrics = ModelMetrics(streams)
-        self._models[name, version] = metrics
+        """The model's metrics; those of a version that was served before go on counting."""
+        metrics = self._models.setdefault((name, version), ModelMetrics(streams))
+        metrics.streams = streams
         return metrics
 
     def render(self) -> bytes:

@@ -9,27 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from server import config
+from server.config import Configuration, ModelSettings
 from server.errors import UsageError
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
-NIREQ_MAX: Final = 1024
+POLL_MAX_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the flags say; a port of 0 turns its protocol off, an nireq of 0 leaves the number to OpenVINO."""
+    """What the flags say: one model or a configuration file, and a port of 0 turns its protocol off."""
 
-    model_name: str
-    model_path: Path
+    model: ModelSettings | None
+    config_path: Path | None
+    file_system_poll_wait_seconds: int
     port: int
     rest_port: int
     grpc_bind_address: str
     rest_bind_address: str
-    nireq: int
-    target_device: str
-    plugin_config: dict[str, Any]
     metrics_enable: bool
     log_level: str
+
+    def configuration(self) -> Configuration:
+        """The models to serve, read anew from the configuration file where there is one; raises UsageError."""
+        if self.config_path is not None:
+            return config.read(self.config_path)
+        return Configuration((self.model,) if self.model else ())
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,20 +48,26 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: list[str] | None = None) -> Options:
     """The options; raises UsageError with one line."""
     parser = Parser(prog="loadproof-server", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model_name", required=True, help="name under which the model is served")
+    parser.add_argument("--config_path", type=Path, help="OVMS's configuration file; excludes the flags of one model")
+    parser.add_argument("--model_name", help="name under which the model is served")
     add_model_flags(parser)
+    parser.add_argument("--nireq", type=_nireq, default=0, help="infer requests; 0 (the default): OpenVINO's optimum")
+    parser.add_argument(
+        "--file_system_poll_wait_seconds",
+        type=_poll,
+        default=1,
+        help="how often configuration and model directories are looked at; default 1, 0: only when asked to reload",
+    )
     parser.add_argument("--port", type=_port, default=0, help="gRPC port; 0 (the default): no gRPC")
     parser.add_argument("--rest_port", type=_port, default=0, help="REST port; 0 (the default): no REST")
     parser.add_argument("--grpc_bind_address", type=_address, default="127.0.0.1", help="default 127.0.0.1")
     parser.add_argument("--rest_bind_address", type=_address, default="127.0.0.1", help="default 127.0.0.1")
-    parser.add_argument("--nireq", type=_nireq, default=0, help="infer requests; 0 (the default): OpenVINO's optimum")
     parser.add_argument(
         "--metrics_enable", type=_flag, nargs="?", const=True, default=False, help="/metrics on the REST port"
     )
     parser.add_argument("--log_level", type=str.upper, choices=LOG_LEVELS, default="INFO")
-    options = Options(**vars(parser.parse_args(arguments)))
-    if not options.model_name or "/" in options.model_name:
-        parser.error("--model_name: must be a name without '/'")
+    flags = vars(parser.parse_args(arguments))
+    options = Options(model=_model(parser, flags), **flags)
     if not options.port and not options.rest_port:
         parser.error("--port, --rest_port: give at least one of them, or no protocol is served")
     if options.port == options.rest_port and options.grpc_bind_address == options.rest_bind_address:
@@ -65,9 +77,30 @@ def parse(arguments: list[str] | None = None) -> Options:
     return options
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def _model(parser: Parser, flags: dict[str, Any]) -> ModelSettings | None:
+    """Takes the flags of one model out of `flags`; none of them may stand beside --config_path."""
+    names = ("model_name", "model_path", "nireq", "target_device", "plugin_config")
+    given = {name: flags.pop(name) for name in names}
+    if flags["config_path"] is not None:
+        for name, value in given.items():
+            if value != parser.get_default(name):
+                parser.error(f"--{name}: excluded by --config_path; write it into that file")
+        return None
+    for name in ("model_name", "model_path"):
+        if given[name] is None:
+            parser.error(f"--{name}: missing; give --model_name and --model_path, or --config_path")
+    try:
+        config.check_name(given["model_name"])
+    except ValueError as error:
+        parser.error(f"--model_name: {error}")
+    return ModelSettings(given.pop("model_name"), given.pop("model_path"), **given)
+
+
+def add_model_flags(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """The flags that say what is inferred, and how: the server's and the reference's."""
-    parser.add_argument("--model_path", type=Path, required=True, help="model directory with versions, or a model file")
+    parser.add_argument(
+        "--model_path", type=Path, required=required, help="model directory with versions, or a model file"
+    )
     parser.add_argument("--target_device", default="CPU", help="OpenVINO device, default CPU")
     parser.add_argument("--plugin_config", type=_plugin_config, default={}, help="OpenVINO properties as a JSON object")
 
@@ -77,7 +110,11 @@ def _port(text: str) -> int:
 
 
 def _nireq(text: str) -> int:
-    return _whole_number(text, 0, NIREQ_MAX)
+    return _whole_number(text, 0, config.NIREQ_MAX)
+
+
+def _poll(text: str) -> int:
+    return _whole_number(text, 0, POLL_MAX_S)
 
 
 def _whole_number(text: str, low: int, high: int) -> int:
@@ -104,11 +141,7 @@ def _plugin_config(text: str) -> dict[str, Any]:
         properties = json.loads(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"broken JSON: {error}") from None
-    if not isinstance(properties, dict):
-        raise argparse.ArgumentTypeError('must be a JSON object, as {"NUM_STREAMS": "2"}')
-    for name, value in properties.items():
-        if not isinstance(value, str | int | float | bool):
-            raise argparse.ArgumentTypeError(f"{name}: must be a string, a number or a boolean")
-    if "PERFORMANCE_HINT" in properties and "NUM_STREAMS" in properties:
-        raise argparse.ArgumentTypeError("PERFORMANCE_HINT and NUM_STREAMS exclude each other; give one of them")
-    return properties
+    try:
+        return config.check_plugin_config(properties)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

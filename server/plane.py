@@ -32,20 +32,45 @@ class InputTensor:
     read: Callable[[str, str, Sequence[int], Any], Array]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class ServedModel:
-    """A model by its served name and version."""
+    """A model by its served name and version; `in_flight` requests hold its engine, whatever serves new ones."""
 
     name: str
     version: str
     engine: Engine
     metrics: ModelMetrics
+    in_flight: int = 0
     input_positions: dict[str, int] = field(init=False)
     output_positions: dict[str, int] = field(init=False)
+    _idle: asyncio.Event | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_positions", _positions(self.engine.inputs))
-        object.__setattr__(self, "output_positions", _positions(self.engine.outputs))
+        self.input_positions = _positions(self.engine.inputs)
+        self.output_positions = _positions(self.engine.outputs)
+
+    def __str__(self) -> str:
+        engine = self.engine
+        return (
+            f"{self.name} version {self.version} on {engine.device} with {engine.nireq} infer requests "
+            f"and {engine.streams} streams"
+        )
+
+    def hold(self) -> None:
+        self.in_flight += 1
+        self.metrics.current_requests += 1
+
+    def release(self) -> None:
+        self.in_flight -= 1
+        self.metrics.current_requests -= 1
+        if self._idle is not None and self.in_flight == 0:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when no request holds the engine; the plane must give it to no more of them."""
+        self._idle = asyncio.Event()
+        if self.in_flight:
+            await self._idle.wait()
 
     def read_inputs(self, given: Sequence[InputTensor]) -> list[Array]:
         """The model's inputs, in its order; raises InvalidRequest that names the first input that is wrong."""
@@ -91,33 +116,33 @@ class ServedModel:
 class Call:
     """A ModelInfer request on its way: `with plane.call(...)` counts it once, as success or as failure."""
 
-    __slots__ = ("_interface", "_metrics", "_plane", "_started_ns")
+    __slots__ = ("_interface", "_model", "_plane", "_started_ns")
 
     def __init__(self, plane: Plane, interface: str) -> None:
         self._plane = plane
         self._interface = interface
-        self._metrics = plane.metrics.unknown
+        self._model: ServedModel | None = None
 
     def model(self, name: str, version: str) -> ServedModel:
-        """The model that the request names, in whose metrics the request counts from here on."""
-        model = self._plane.model(name, version)
-        self._metrics = model.metrics
-        model.metrics.current_requests += 1
-        return model
+        """The model that the request names: it counts in its metrics and keeps its engine until the request ends."""
+        self._model = self._plane.model(name, version)
+        self._model.hold()
+        return self._model
 
     def __enter__(self) -> Self:
         self._started_ns = time.perf_counter_ns()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        counts = self._metrics.interfaces[self._interface]
+        metrics = self._model.metrics if self._model else self._plane.metrics.unknown
+        counts = metrics.interfaces[self._interface]
         if kind is None:
             counts.success += 1
             counts.request_time.observe((time.perf_counter_ns() - self._started_ns) / 1e3)
         else:
             counts.fail += 1
-        if self._metrics is not self._plane.metrics.unknown:
-            self._metrics.current_requests -= 1
+        if self._model:
+            self._model.release()
 
 
 class Plane:
@@ -128,14 +153,30 @@ class Plane:
         self.ready = True
         self._models: dict[str, ServedModel] = {}
 
-    def add_model(self, name: str, version: str, engine: Engine) -> None:
+    @property
+    def models(self) -> dict[str, ServedModel]:
+        """What new requests get, by name."""
+        return dict(self._models)
+
+    def add_model(self, name: str, version: str, engine: Engine) -> ServedModel | None:
+        """Serves the model from the next request on; the one that it replaces comes back, to be closed when idle."""
+        replaced = self._models.get(name)
+        if replaced and replaced.version != version:
+            replaced.metrics.streams = 0
         self._models[name] = ServedModel(name, version, engine, self.metrics.add_model(name, version, engine.streams))
+        return replaced
+
+    def remove_model(self, name: str) -> ServedModel:
+        """No new request gets the model, which comes back to be closed when idle; its counters stay."""
+        removed = self._models.pop(name)
+        removed.metrics.streams = 0
+        return removed
 
     def model(self, name: str, version: str = "") -> ServedModel:
         """The model; an empty version is the one that is served. Raises NotFound."""
         model = self._models.get(name)
         if model is None:
-            raise NotFound(f"model {_quoted(name)}: unknown; this server has {', '.join(self._models)}")
+            raise NotFound(f"model {_quoted(name)}: unknown; this server has {', '.join(self._models) or 'none'}")
         if version not in ("", model.version):
             raise NotFound(f"version {_quoted(version)} of model {name}: unknown; this server has {model.version}")
         return model

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(prog="python -m server.reference", description=__doc__, allow_abbrev=False)
-    options.add_model_flags(parser)
+    options.add_model_flags(parser, required=True)
     parser.add_argument("--requests", type=Path, required=True, help="file of ModelInferRequest messages")
     parser.add_argument("--answers", type=Path, required=True, help="file of ModelInferResponse messages to write")
     return parser.parse_args(arguments)

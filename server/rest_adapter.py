@@ -1,4 +1,4 @@
-"""KServe v2 over REST, with the binary tensor extension: an ASGI application over the data plane."""
+"""KServe v2 over REST, with the binary tensor extension, and OVMS's /v1/config: an ASGI application over the plane."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final
 from server import engine, metric_names
 from server.engine import TensorSpec
 from server.errors import NotFound, NotSupported, ServingError, TooLarge, WrongMethod
+from server.loader import Loader
 from server.metrics import CONTENT_TYPE
 from server.plane import EXTENSIONS, PLATFORM, SERVER_NAME, Plane, ServedModel
 from server.rest_messages import JSON_TYPE, encode, parse
@@ -34,8 +35,17 @@ class ClientGone(Exception):
 class RestApp:
     """The ASGI application; errors become {"error": "..."} with their HTTP status."""
 
-    def __init__(self, plane: Plane, *, metrics_enabled: bool = False, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        loader: Loader | None = None,
+        *,
+        metrics_enabled: bool = False,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        """Without a loader the models stay as they are and /v1/config is unknown."""
         self._plane = plane
+        self._loader = loader
         self._metrics_enabled = metrics_enabled
         self._max_body_bytes = max_body_bytes
 
@@ -64,6 +74,10 @@ class RestApp:
             _expect(scope, "GET", "HEAD")  # uvicorn leaves the body of an answer to HEAD out
             model = self._plane.model(name, version)
             return _ready(self._plane.ready) if action == "ready" else _json(200, _model_metadata(model))
+        if path == "/v1/config/reload" and self._loader:
+            _expect(scope, "POST")
+            changed = await self._loader.reload()
+            return _json(201 if changed else 200, self._loader.status())
         handler = self._handlers().get(path)
         if handler is None:
             raise NotFound(f"path {path[:100]!r}: unknown")
@@ -78,6 +92,9 @@ class RestApp:
                 200, {"name": SERVER_NAME, "version": engine.version(), "extensions": list(EXTENSIONS)}
             ),
         }
+        if self._loader:
+            loader = self._loader
+            handlers["/v1/config"] = lambda: _json(200, loader.status())
         if self._metrics_enabled:
             handlers["/metrics"] = self._metrics
         return handlers

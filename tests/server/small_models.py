@@ -80,15 +80,31 @@ def parameter(name: str, element_type: Any, shape: list[int]) -> Any:
     return node
 
 
-def save(path: Path, inputs: list[Any], outputs: dict[str, Any]) -> Path:
+def save(path: Path, inputs: list[Any], outputs: dict[str, Any], version: str = "1") -> Path:
     results = []
     for name, node in outputs.items():
         node.output(0).set_names({name})
         results.append(op.result(node))
-    version = path / "1"
-    version.mkdir(parents=True)
-    ov.save_model(ov.Model(results, inputs, path.name), version / "model.xml", compress_to_fp16=False)
+    directory = path / version
+    directory.mkdir(parents=True)
+    ov.save_model(ov.Model(results, inputs, path.name), directory / "model.xml", compress_to_fp16=False)
     return path
+
+
+def scale_model(path: Path, factor: float, version: str = "1") -> Path:
+    """y = factor * x, for any number of rows of four."""
+    x = parameter("x", ov.Type.f32, [-1, 4])
+    return save(path, [x], {"y": op.multiply(x, op.constant(np.float32(factor)))}, version)
+
+
+def deep_model(path: Path, layers: int) -> Path:
+    """A model that takes about 3 ms a layer to compile, and 150 KB."""
+    x = parameter("x", ov.Type.f32, [1, 64, 8, 8])
+    weights = np.random.default_rng(1).standard_normal((layers, 64, 64, 3, 3)).astype(np.float32)
+    node = x
+    for kernel in weights:
+        node = op.relu(op.convolution(node, op.constant(kernel), [1, 1], [1, 1], [1, 1], [1, 1]))
+    return save(path, [x], {"y": node})
 
 
 def kinds_model(path: Path, datatypes: list[str]) -> Path:

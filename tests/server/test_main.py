@@ -33,7 +33,9 @@ def flags(model: Path, port: int = 0, rest_port: int = 0) -> list[str]:
 def test_wrong_flags_are_one_line_and_exit_code_2() -> None:
     code, message = run("--model_name", "m")
     assert code == 2
-    assert message == "loadproof-server: the following arguments are required: --model_path (see --help)\n"
+    assert message == (
+        "loadproof-server: --model_path: missing; give --model_name and --model_path, or --config_path (see --help)\n"
+    )
 
 
 def test_a_model_that_does_not_load_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

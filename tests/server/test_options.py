@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from server import options
+from server.config import Configuration, ModelSettings
 from server.errors import UsageError
 
 GOOD = ["--model_name", "m", "--model_path", "models/m", "--port", "9000", "--rest_port", "8000"]
@@ -11,7 +14,8 @@ GOOD = ["--model_name", "m", "--model_path", "models/m", "--port", "9000", "--re
 def test_the_defaults_are_loopback_and_what_openvino_thinks_best() -> None:
     chosen = options.parse(GOOD)
     assert (chosen.grpc_bind_address, chosen.rest_bind_address) == ("127.0.0.1", "127.0.0.1")
-    assert (chosen.nireq, chosen.target_device, chosen.plugin_config) == (0, "CPU", {})
+    assert chosen.configuration() == Configuration((ModelSettings("m", Path("models/m"), 0, "CPU", {}),))
+    assert (chosen.config_path, chosen.file_system_poll_wait_seconds) == (None, 1)
     assert (chosen.metrics_enable, chosen.log_level) == (False, "INFO")
 
 
@@ -30,7 +34,8 @@ def test_metrics_are_enabled_by_the_flag_alone_or_with_a_value(flags: list[str],
 
 def test_the_plugin_config_is_a_json_object() -> None:
     chosen = options.parse([*GOOD, "--plugin_config", '{"NUM_STREAMS": "2", "ENABLE_CPU_PINNING": false}'])
-    assert chosen.plugin_config == {"NUM_STREAMS": "2", "ENABLE_CPU_PINNING": False}
+    assert chosen.model is not None
+    assert chosen.model.plugin_config == {"NUM_STREAMS": "2", "ENABLE_CPU_PINNING": False}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,8 @@ def test_the_plugin_config_is_a_json_object() -> None:
         (["--plugin_config", '{"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}'], "exclude each other"),
         (["--log_level", "LOUD"], "--log_level: invalid choice: 'LOUD'"),
         (["--model_name", "a/b"], "--model_name: must be a name without '/'"),
+        (["--config_path", "c"], "--model_name: excluded by --config_path; write it into that file"),
+        (["--file_system_poll_wait_seconds", "0.5"], "--file_system_poll_wait_seconds: '0.5' is no whole number"),
         (["--shape", "auto"], "unrecognized arguments: --shape auto"),
     ],
 )
@@ -57,3 +64,19 @@ def test_a_wrong_flag_is_one_line_that_names_it(flags: list[str], message: str) 
         options.parse([*GOOD, *flags])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--model_name: missing; give --model_name and --model_path, or --config_path"),
+        (["--model_name", "m"], "--model_path: missing; give"),
+        (["--config_path", "c", "--nireq", "2"], "--nireq: excluded by --config_path"),
+        (["--config_path", "c", "--target_device", "AUTO"], "--target_device: excluded by --config_path"),
+        (["--config_path", "c", "--plugin_config", '{"NUM_STREAMS": 1}'], "--plugin_config: excluded by --config_path"),
+    ],
+)
+def test_there_is_either_one_model_or_a_configuration_file(flags: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        options.parse(["--port", "9000", *flags])
+    assert message in str(caught.value)

@@ -233,7 +233,7 @@ def test_bad_binary_data_is_refused_with_its_field(
 def test_unknown_paths_models_and_methods_are_told_apart(free: Server, connection: http.client.HTTPConnection) -> None:
     failed = free.metric("ovms_requests_fail", interface="REST", name="")
     for method, path, status, message in (
-        ("GET", "/v1/config", 404, "path '/v1/config': unknown"),
+        ("GET", "/v1/models/free", 404, "path '/v1/models/free': unknown"),
         ("GET", "/v2/models/no", 404, "model 'no': unknown; this server has free"),
         ("GET", "/v2/models/no/ready", 404, "model 'no': unknown"),
         ("POST", "/v2/models/no/infer", 404, "model 'no': unknown"),

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import config
+from server.config import Configuration, ModelSettings
+from server.errors import UsageError
+
+
+def write(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "config.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def with_model(**keys: Any) -> dict[str, Any]:
+    return {"model_config_list": [{"config": {"name": "m", "base_path": "/models/m", **keys}}]}
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        config.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"--config_path: {path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"--config_path: {path}: ")
+
+
+def test_the_schema_of_ovms_is_read(tmp_path: Path) -> None:
+    content = with_model(
+        nireq=4, target_device="HETERO:CPU", plugin_config={"NUM_STREAMS": "2", "INFERENCE_NUM_THREADS": 1}
+    )
+    content["model_config_list"].append({"config": {"name": "n", "base_path": "models/n"}})
+    content["monitoring"] = {"metrics": {"enable": True}}
+    read = config.read(write(tmp_path, content))
+    assert read == Configuration(
+        (
+            ModelSettings(
+                *("m", Path("/models/m"), 4, "HETERO:CPU", {"NUM_STREAMS": "2", "INFERENCE_NUM_THREADS": 1}),
+                path_key="model m: base_path",
+            ),
+            ModelSettings("n", tmp_path / "models" / "n", 0, "CPU", {}, path_key="model n: base_path"),
+        ),
+        metrics_enable=True,
+    )
+
+
+def test_no_model_at_all_is_a_configuration(tmp_path: Path) -> None:
+    assert config.read(write(tmp_path, {"model_config_list": []})) == Configuration(())
+
+
+def test_the_policy_that_is_served_anyway_may_be_written_down(tmp_path: Path) -> None:
+    policy = {"latest": {"num_versions": 1}}
+    assert len(config.read(write(tmp_path, with_model(model_version_policy=policy))).models) == 1
+
+
+IN_MODEL = "model_config_list[0].config."
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"batch_size": 4}, "batch_size: is not supported yet; remove it"),
+        ({"shape": "auto"}, "shape: is not supported yet; remove it"),
+        ({"layout": "NHWC:NCHW"}, "layout: is not supported yet; remove it"),
+        ({"model_version_policy": {"all": {}}}, 'model_version_policy: only {"latest": {"num_versions": 1}} is supp'),
+        ({"stateful": True}, "stateful: unknown or not supported here; remove it"),
+        ({"name": "a/b"}, "name: must be a name without '/'"),
+        ({"name": 1}, "name: Input should be a valid string"),
+        ({"base_path": ""}, "base_path: must be the model's directory or file"),
+        ({"base_path": "a\0b"}, "base_path: must be the model's directory or file"),
+        ({"nireq": "4"}, "nireq: Input should be a valid integer"),
+        ({"nireq": 2000}, "nireq: Input should be less than or equal to 1024"),
+        ({"target_device": ""}, "target_device: String should have at least 1 character"),
+        ({"plugin_config": "NUM_STREAMS"}, "plugin_config: must be a JSON object"),
+        ({"plugin_config": {"A": [1]}}, "plugin_config: A: must be a string, a number or a boolean"),
+        ({"plugin_config": {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}}, "plugin_config: PERFORMANCE_HINT and"),
+        ({"a\nb" * 99: 1}, "a b" * 33 + "a: unknown"),
+    ],
+)
+def test_a_wrong_key_of_a_model_is_named(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    assert refusal(write(tmp_path, with_model(**keys))).startswith(IN_MODEL + message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "broken JSON (EOF while parsing a value at line 1 column 0); mend it"),
+        ('{"model_config_list": [}', "broken JSON (expected value at line 1 column 24); mend it"),
+        ("[" * 100_000, "broken JSON (recursion limit exceeded"),
+        ("[]", "the file: Input should be an object"),
+        ("{}", "model_config_list: missing; add it"),
+        (
+            {"model_config_list": [{"name": "m"}]},
+            "model_config_list[0].config: missing; add it; model_config_list[0].n",
+        ),
+        ({"model_config_list": [{"config": {"name": "m"}}]}, "model_config_list[0].config.base_path: missing; add it"),
+        (
+            {**with_model(), "pipeline_config_list": []},
+            "pipeline_config_list: unknown or not supported here; remove it",
+        ),
+        ({**with_model(), "monitoring": {"metrics": {"metrics_list": []}}}, "monitoring.metrics.metrics_list: is not"),
+        (
+            {**with_model(), "monitoring": {"metrics": {"enable": "yes"}}},
+            "monitoring.metrics.enable: Input should be a",
+        ),
+        (
+            {"model_config_list": with_model()["model_config_list"] * 2},
+            "model_config_list: m is there twice; leave one of them",
+        ),
+        (" " * (config.MAX_CONFIG_BYTES + 1), f"is larger than {config.MAX_CONFIG_BYTES} bytes; shorten it"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    assert refusal(write(tmp_path, content)).startswith(message)
+
+
+def test_all_mistakes_are_told_at_once_up_to_ten(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, with_model(nireq=-1, layout="N")))
+    assert IN_MODEL + "nireq: " in message and IN_MODEL + "layout: " in message
+    many = {"model_config_list": [{"config": {"name": "m"}}] * 30}
+    assert refusal(write(tmp_path, many)).count("base_path: missing") == 10
+    assert refusal(write(tmp_path, many)).endswith("; and 20 more")
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.json").startswith("cannot be read (No such file or directory); give")
+    assert refusal(tmp_path).startswith("is no file; give the configuration file itself")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert refusal(pipe).startswith("is no file")
