@@ -114,20 +114,20 @@ class Loader:
             states[served.version] = "AVAILABLE"
         if name in self._loading:
             states.setdefault(self._loading[name], "LOADING")
-        failed, message = self._failed_version(name, served.version if served else "0")
-        if message and states.get(failed) != "AVAILABLE":
+        failed, message = self._failed_version(name, served)
+        if failed and states.get(failed) != "AVAILABLE":
             states[failed] = "LOADING"  # as OVMS says of a version that did not load
         return [
             _version_row(version, states[version], message if version == failed else "")
             for version in sorted(states, key=int)
         ]
 
-    def _failed_version(self, name: str, served: str) -> tuple[str, str]:
-        """The version that did not load, and why; a version that nobody found is the served one."""
-        failure = self._failures.get(name)
-        if failure:
-            return failure.target.file.version if failure.target else served, failure.message
-        return served, self._refusal or ""
+    def _failed_version(self, name: str, served: ServedModel | None) -> tuple[str, str]:
+        """The version that is not as the configuration says, and why; empty where all is well."""
+        version = served.version if served else "0"  # nobody knows what was to be served
+        if failure := self._failures.get(name):
+            return failure.target.file.version if failure.target else version, failure.message
+        return (version, self._refusal) if served and self._refusal else ("", "")
 
     def _begin(self, *, retry: bool) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(self._reload(retry=retry))

@@ -162,7 +162,10 @@ def test_a_model_that_vanishes_ends_with_its_last_request(double: Path, triple: 
             assert bench.status("n") == [("1", "UNLOADING", "OK")]
             assert model.engine.running
         await bench.settle("END", "n")
+        bench.broken = "config.json: broken JSON"
+        await bench.refusal()
         assert bench.status("n") == [("1", "END", "OK")]
+        bench.broken = ""
         assert not model.engine.running
         assert model.metrics.interfaces["gRPC"].success == 1
         bench.wanted["n"] = triple
