@@ -18,6 +18,8 @@ WARMUP_S: Final = 0.5
 REFERENCES: Final = 32
 WRONG: Final = ("wrong", "short")
 NO_NAME: Final = ("unaccounted", "not in the log", "not ours")
+# Names that need a death; nobody else's loss may hide behind them.
+DEATHS: Final = {"lost with a worker": "clients.load.worker", "lost with the balancer": "haproxy"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Aftermath:
             found.append(f"exit {self.outcome.code}, {run['verdict']}")
         if run["requests"]["unaccounted"] or any(name.partition(":")[0] in NO_NAME for name in accounts):
             found.append(f"without a name: {accounts}")
+        found += [
+            f"{name}: {accounts[name]}"
+            for name, dead in DEATHS.items()
+            if name in accounts and dead != self.loss.victim
+        ]
         total = sum(accounts.values())
         # The load ends when the balancer does; what a dead worker had still to send, nobody sends.
         if total != self.planned + REFERENCES and self.loss.victim in (None, "server"):
