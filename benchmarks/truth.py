@@ -54,6 +54,7 @@ def _cell(reading: Reading) -> dict[str, Any]:
         "h2load_adds_p50_ms": round(reading.floor_p50_ms, 3),
         "loadproof_adds_p50_ms": round(reading.added_p50_ms, 3),
         "difference_ms": round(reading.added_p50_ms - reading.floor_p50_ms, 3),
+        "within_half_ms": reading.added_p50_ms - reading.floor_p50_ms <= 0.5,
         "p50_holds": reading.p50_holds,
         "truth_p99_ms": round(truth_ms, 1),
         "loadproof_p99_ms": round(client_ms, 1),
