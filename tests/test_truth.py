@@ -18,11 +18,11 @@ from tests.truth.session import LOADPROOF, ROOT, Outcome, finish, join, loadproo
 
 # All twelve are in scripts/prove.
 CELLS: Final = [
-    Cell("constant", "closed", "grpc"),
-    Cell("constant", "open", "rest"),
-    Cell("bimodal", "open", "grpc"),
-    Cell("bimodal", "closed", "rest"),
-    Cell("stalling", "open", "rest"),
+    Cell("constant", "open", "grpc"),
+    Cell("constant", "closed", "rest"),
+    Cell("bimodal", "closed", "grpc"),
+    Cell("bimodal", "open", "rest"),
+    Cell("stalling", "closed", "rest"),
 ]
 LIES: Final = ("error", "wrong", "short", "garbage", "drop", "cut")
 # Each alone, in one protocol or the other; all in turn, in both.
