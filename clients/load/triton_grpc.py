@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import grpc.experimental.gevent
 import numpy as np
-from tritonclient.grpc import InferenceServerClient, InferInput
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor, triton_to_np_dtype
 
 from clients.answers import Tensor, pack
@@ -65,6 +66,14 @@ def encode(request: Any) -> list[Any]:
     ]
 
 
+def _parse(message: bytes) -> Any:
+    """A broken answer is returned as its error: gRPC's future never tells of a deserialiser that raises."""
+    try:
+        return service_pb2.ModelInferResponse.FromString(message)
+    except DecodeError as error:
+        return error
+
+
 class GrpcTransport:
     """One client (transports.Transport) over gRPC."""
 
@@ -73,6 +82,12 @@ class GrpcTransport:
         self._model = spec.model
         self._timeout_s = spec.load.timeout_s
         self._client = InferenceServerClient(spec.url, channel_args=CHANNEL)
+        # tritonclient's own stub, but for how an answer is parsed: see _parse
+        self._client._client_stub.ModelInfer = self._client._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=_parse,
+        )
         self._aborted = False
 
     def connect(self, timeout_s: float) -> None:
@@ -139,6 +154,8 @@ class GrpcTransport:
 
     def tensors(self, result: Any) -> list[Tensor]:
         answer = result.get_response()
+        if isinstance(answer, DecodeError):
+            raise Failure(UNREADABLE, str(answer))
         try:
             return read_response(answer)
         except ValueError as error:
