@@ -54,7 +54,7 @@ class Dispatcher:
         self._payloads = [session.first_payload(session.first_client + n) for n in range(len(self._clients))]
         self._plan = part(planned(load, session.spec.measure, trace_ns), session.first_client, len(self._clients))
         self._arrived: deque[tuple[Request, OpenTransport, int, int, int, Any]] = deque()
-        self._ended = Event()
+        self._noted = Event()
 
     def run(self) -> None:
         """From T0 to the end of the last request."""
@@ -88,13 +88,13 @@ class Dispatcher:
     ) -> None:
         """Only takes note: the answers that came with this one, after a stall say, are stamped before any is read."""
         self._arrived.append((request, transport, sent_ns, received_ns, status, result))
-        self._ended.set()
+        self._noted.set()
 
     def _judge_forever(self) -> None:
         """Reads, compares and records answers while nothing else is to do; a long backlog no longer waits for that."""
         while True:
-            self._ended.wait()
-            self._ended.clear()
+            self._noted.wait()
+            self._noted.clear()
             while self._arrived:
                 if len(self._arrived) < BACKLOG_MAX:
                     gevent.idle()

@@ -15,7 +15,7 @@ from typing import Any
 
 from clients.spec import LoadSpec
 from controller.errors import LoadproofError
-from controller.launch.child import TAIL_LINES, Child, require_free
+from controller.launch.child import Child, require_free
 
 Event = dict[str, Any]
 PREPARE_TIMEOUT_S = 600
@@ -78,10 +78,10 @@ class Doors:
 
 
 class Generator:
-    """A running Locust master and its local workers; `events` tells what they say until they end."""
+    """A running Locust master; `next_event` tells what it says until it ends."""
 
-    def __init__(self, master: Child, workers: list[Child]) -> None:
-        self.master, self.workers = master, workers
+    def __init__(self, master: Child) -> None:
+        self.master = master
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="load events", daemon=True).start()
 
@@ -120,13 +120,13 @@ def generate(
         command += ["--web", str(doors.web_port)]
     with contextlib.ExitStack() as stack:
         master = stack.enter_context(Child("the Locust master", command, logs / "master.log", pipe=True))
-        generator = Generator(master, [])
+        generator = Generator(master)
         port = _listening_port(generator)
         for number in range(1, spec.load.processes - spec.load.expect_workers + 1):
             worker = [sys.executable, "-m", "clients.load.worker", "--host", doors.host, "--port", str(port)]
             worker += ["--spool", str(work)]
             log = logs / f"worker-{number}.log"
-            generator.workers.append(stack.enter_context(Child(f"load worker {number}", worker, log)))
+            stack.enter_context(Child(f"load worker {number}", worker, log))
         yield generator
 
 
@@ -134,5 +134,5 @@ def _listening_port(generator: Generator) -> int:
     event = generator.next_event(timeout_s=60)
     if event and event.get("event") == "listening":
         return int(event["port"])
-    problem = (event or {}).get("message") or f"its log ends:\n{TAIL_LINES} lines"
+    problem = (event or {}).get("message") or f"it did not say where it listens (log: {generator.master.log})"
     raise LoadproofError(f"the Locust master did not start: {problem}", generator.master.tail())
