@@ -9,7 +9,6 @@ for all three.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import multiprocessing
@@ -26,6 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 from numpy.typing import NDArray
 
+from benchmarks import proof
 from clients.records import PHASES, RECORD
 from controller import analyse, environment, report, rundir
 from controller.collect import gather
@@ -184,10 +184,9 @@ def _row(stage: str, start: Mark, end: Mark) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = proof.options("analysis", __doc__)
     parser.add_argument("--requests", type=int, default=10_000_000)
-    parser.add_argument("--out", type=Path, help="write the figures as JSON here as well")
-    arguments = parser.parse_args()
+    arguments, machine = parser.parse_args(), proof.machine()
     with tempfile.TemporaryDirectory(prefix="loadproof-analysis-") as folder:
         campaign = Path(folder)
         # Each in a process of its own: what making the records takes is not the analysis's.
@@ -196,15 +195,11 @@ def main() -> int:
             making.apply(make, (campaign, arguments.requests))
         with context.Pool(1) as measured:
             found = measured.apply(stages, (campaign,))
-    result = {"requests": arguments.requests, **found, "environment": environment.record()}
     print(f"{arguments.requests:,} requests    seconds  CPU seconds   peak memory")
     for row in found["stages"]:
         gigabytes = row["peak_rss_bytes"] / 1e9
         print(f"{row['stage']:<20} {row['seconds']:>9.1f} {row['cpu_seconds']:>12.1f} {gigabytes:>10.2f} GB")
-    text = json.dumps(result, indent=1)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
-    print(text)
+    proof.write(arguments.out, "analysis", machine, requests=arguments.requests, **found)
     return 0
 
 

@@ -2,16 +2,13 @@
 
     python -m benchmarks.truth cells|stall|losses [--out FILE.json]
 
-Prints a table, writes JSON with date and machine, and ends with 1 where a proof does not hold. `cells` takes three
-rounds of each, about 20 minutes in all; `stall` one minute; `losses` four.
+Prints a table, writes JSON with date and machine, and ends with 1 where a proof does not hold. `cells` takes up to
+three rounds of each, about 20 minutes in all; `stall` two minutes; `losses` four.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import os
 import sys
 import tempfile
 import time
@@ -20,26 +17,33 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from controller import environment
-from tests.truth.cells import CELLS, P50_MS, P99_SHARE, ROUNDS, Reading, measure, nearest_rank
+from benchmarks import proof
+from tests.truth.cells import (
+    CELLS,
+    P50_MS,
+    P50_MS_TRITONCLIENT_GRPC,
+    P99_SHARE,
+    ROUNDS,
+    Reading,
+    measure,
+    nearest_rank,
+)
 from tests.truth.losses import LOSSES, lose
 from tests.truth.session import Floats, Joined, TruthServer, join, loadproof, truth_server
 
 Proof = tuple[list[dict[str, Any]], bool]  # rows of the table, and whether it holds
-CELL_S: Final = 10
+CELL_S: Final = 8
 STALL_S: Final = 20
 LOSS_RATE_RPS: Final = 400
 LOSS_S: Final = 6
 
 
 def cells(place: Path) -> Proof:
-    """Each cell ROUNDS times; the least disturbed round counts, for h2load and for Loadproof."""
+    """Each cell at most ROUNDS times; the least disturbed round counts, for h2load and for Loadproof."""
     rows = []
     for cell in CELLS:
-        row = _cell(measure(cell, place, CELL_S, ROUNDS, stop_early=False))
+        row = _cell(measure(cell, place, CELL_S, ROUNDS))
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
     return rows, all(row["p50_holds"] and row["p99_holds"] for row in rows)
@@ -55,6 +59,7 @@ def _cell(reading: Reading) -> dict[str, Any]:
         "loadproof_adds_p50_ms": round(reading.added_p50_ms, 3),
         "difference_ms": round(reading.added_p50_ms - reading.floor_p50_ms, 3),
         "within_half_ms": reading.added_p50_ms - reading.floor_p50_ms <= 0.5,
+        "limit_ms": reading.cell.p50_limit_ms,
         "p50_holds": reading.p50_holds,
         "truth_p99_ms": round(truth_ms, 1),
         "loadproof_p99_ms": round(client_ms, 1),
@@ -67,11 +72,13 @@ def stall(place: Path) -> Proof:
     """The server of plans/stall.toml: what it knows, what Loadproof says, and what a closed loop would have said."""
     rate = {"arrivals": "constant", "rate_rps": 100}
     with truth_server(place / "stall.jsonl", "--delay-ms", "8", "--stall-ms", "200") as server:
-        opened, run = _stalled(server, place / "open", {"clients": 4, **rate})
+        opened, run = _stalled(server, place / "open", {"clients": 4, "transport": "wire", **rate})
+        slower, _ = _stalled(server, place / "tritonclient", {"clients": 4, **rate})
         closed, _ = _stalled(server, place / "closed", {"clients": 1})
     rows = [
         _percentiles("the server's log, from the planned times", opened.due_ms),
-        _percentiles("Loadproof, open loop", opened.client_ms) | {"verdict": run["verdict"]},
+        _percentiles("Loadproof, open loop, wire", opened.client_ms) | {"verdict": run["verdict"]},
+        _percentiles("Loadproof, open loop, tritonclient", slower.client_ms),
         _percentiles("a closed loop of one client, for contrast", closed.client_ms),
         _percentiles("the server's log of that closed loop", closed.truth_ms),
     ]
@@ -112,36 +119,22 @@ def losses(place: Path) -> Proof:
 PROOFS: Final[dict[str, Callable[[Path], Proof]]] = {"cells": cells, "stall": stall, "losses": losses}
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(_text(row.get(name, "")) for name in rows[0]))
-    Console(width=max(120, Console().width)).print(table)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {count:,}" for key, count in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.truth", description=str(__doc__).splitlines()[0])
+    parser = proof.options("truth", __doc__)
     parser.add_argument("proof", choices=PROOFS)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
-    began_s, load = time.monotonic(), os.getloadavg()[0]
+    began_s, machine = time.monotonic(), proof.machine()
     with tempfile.TemporaryDirectory() as place:
         rows, holds = PROOFS[chosen.proof](Path(place))
-    show(rows)
+    proof.show(rows)
     print(f"{chosen.proof}: {'holds' if holds else 'DOES NOT HOLD'} ({time.monotonic() - began_s:.0f} s)")
-    if chosen.out:
-        machine = {**environment.record(), "load_at_start": load}
-        limits = {"p50_ms": P50_MS, "p99_share": P99_SHARE, "rounds": ROUNDS}
-        content = {"schema": 1, "proof": chosen.proof, "date": time.strftime("%Y-%m-%d"), "environment": machine}
-        chosen.out.write_text(json.dumps({**content, "limits": limits, "holds": holds, "rows": rows}, indent=1) + "\n")
+    limits = {
+        "p50_ms": P50_MS,
+        "p50_ms_tritonclient_grpc": P50_MS_TRITONCLIENT_GRPC,
+        "p99_share": P99_SHARE,
+        "rounds": ROUNDS,
+    }
+    proof.write(chosen.out, chosen.proof, machine, limits=limits, holds=holds, rows=rows)
     return 0 if holds else 1
 
 

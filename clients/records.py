@@ -18,6 +18,7 @@ TIMEOUT: Final = 1000  # the client gave up after load.timeout_s
 CONNECTION: Final = 1001  # refused, reset or closed before the answer was whole
 UNREADABLE: Final = 1002  # an answer came that the client library cannot decode
 UNSENT: Final = 1003  # open loop: due while load.max_in_flight were under way, so it was never sent
+LOST: Final = 1004  # the client library never said how it ended: given up some time after the drain
 
 _NAMES: Final = {
     OK: "ok",
@@ -41,7 +42,9 @@ _NAMES: Final = {
     CONNECTION: "connection",
     UNREADABLE: "unreadable",
     UNSENT: "unsent",
+    LOST: "lost",
 }
+OWN_FAILURES: Final = tuple(name for code, name in _NAMES.items() if code >= TIMEOUT and code != UNSENT)
 GRPC_CODES: Final = {name: code for code, name in _NAMES.items() if 1 <= code <= 16}
 
 RECORD: Final = np.dtype(

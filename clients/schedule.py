@@ -36,17 +36,19 @@ class Block(NamedTuple):
     client: npt.NDArray[np.uint16]
 
 
-def planned(load: Load, measure: Measure, trace_ns: Times | None = None) -> Iterator[Block]:
+def planned(load: Load, measure: Measure, trace_ns: Times | None = None, repeat: int = 1) -> Iterator[Block]:
     """All requests of a run that are due before warmup_s + duration_s, in blocks.
+
+    Each repeat of a Poisson load has arrivals of its own: the same ones again would say nothing new of the server.
 
     Poisson: each request's client is drawn uniformly, as a Poisson process that is thinned at random falls into
     independent Poisson processes (Kingman, Poisson Processes, 1993, section 5.1): each worker's part is one too. All
     other arrivals go round the clients. `trace_ns` are `read_trace`'s.
     """
     horizon_ns = round((measure.warmup_s + measure.duration_s) * 1e9)
-    draw = np.random.default_rng((load.seed, CLIENTS))
+    draw = np.random.default_rng((load.seed, CLIENTS, repeat - 1))
     first = 0
-    for due_ns in _arrivals(load, measure, trace_ns):
+    for due_ns in _arrivals(load, measure, trace_ns, repeat):
         within = int(np.searchsorted(due_ns, horizon_ns))
         if load.arrivals == "poisson":
             client = draw.integers(load.clients, size=len(due_ns))
@@ -58,6 +60,11 @@ def planned(load: Load, measure: Measure, trace_ns: Times | None = None) -> Iter
         first += within
 
 
+def count(load: Load, measure: Measure, trace_ns: Times | None = None, repeat: int = 1) -> int:
+    """How many requests `planned` has; at most 40 ns of CPU each."""
+    return sum(len(block.due_ns) for block in planned(load, measure, trace_ns, repeat))
+
+
 def part(blocks: Iterator[Block], first_client: int, clients: int) -> Iterator[Block]:
     """The requests of one worker: those of `clients` clients from number `first_client`."""
     for due_ns, client in blocks:
@@ -65,10 +72,10 @@ def part(blocks: Iterator[Block], first_client: int, clients: int) -> Iterator[B
         yield Block(due_ns[mine], client[mine])
 
 
-def _arrivals(load: Load, measure: Measure, trace_ns: Times | None) -> Iterator[Times]:
+def _arrivals(load: Load, measure: Measure, trace_ns: Times | None, repeat: int) -> Iterator[Times]:
     if load.arrivals == "poisson":
         assert load.rate_rps is not None
-        return poisson(load.rate_rps, load.seed)
+        return poisson(load.rate_rps, (load.seed, GAPS, repeat - 1))
     if load.arrivals == "trace":
         assert trace_ns is not None
         return (trace_ns[start : start + BLOCK] for start in range(0, len(trace_ns), BLOCK))
@@ -78,9 +85,9 @@ def _arrivals(load: Load, measure: Measure, trace_ns: Times | None) -> Iterator[
     return steps(load.steps)
 
 
-def poisson(rate_rps: float, seed: int) -> Iterator[Times]:
+def poisson(rate_rps: float, seed: tuple[int, ...]) -> Iterator[Times]:
     """Arrivals with independent exponential gaps, for ever; drawn in blocks, so that more of them only append."""
-    draw = np.random.default_rng((seed, GAPS))
+    draw = np.random.default_rng(seed)
     now_s = 0.0
     while True:
         at_s = now_s + np.cumsum(draw.exponential(1 / rate_rps, BLOCK))

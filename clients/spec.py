@@ -26,7 +26,7 @@ class Load(Section):
     """What is offered to the server, and how."""
 
     protocol: Protocol = "grpc"
-    transport: Literal["tritonclient"] = "tritonclient"
+    transport: Literal["tritonclient", "wire"] = "tritonclient"
     via: Literal["balancer", "direct"] = "balancer"
     arrivals: Literal["closed", "constant", "poisson", "steps", "trace"] = "closed"
     rate_rps: float | None = Field(None, gt=0, le=1_000_000, description="constant and poisson: requests per second")
@@ -108,6 +108,7 @@ class LoadSpec(Section):
     model: str
     load: Load
     measure: Measure
+    repeat: int = Field(1, ge=1, description="from 1 on; each has Poisson arrivals of its own")
 
     @model_validator(mode="after")
     def _requests_are_bounded(self) -> LoadSpec:

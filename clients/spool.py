@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -113,12 +114,13 @@ class Spool:
 
 
 class Receiver:
-    """The master's end: one worker's chunks, in order, into one file."""
+    """The master's end: one worker's chunks, in order, into one file; `count` is told what is appended."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, count: Callable[[bytes], None] | None = None) -> None:
         self.expected = 0
         self.rows = 0
         self._path = path
+        self._count = count
         self._file = path.open("xb", buffering=0)
 
     def receive(self, number: int, data: bytes) -> int:
@@ -151,6 +153,8 @@ class Receiver:
         while left:
             left = left[self._file.write(left) :]
         self.rows += len(data) // RECORD.itemsize
+        if self._count:
+            self._count(data)
 
     def close(self) -> None:
         """Nothing more comes."""

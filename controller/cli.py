@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -20,7 +22,9 @@ from controller import plan as plans
 from controller.errors import Exit, LoadproofError
 
 if TYPE_CHECKING:
+    from controller.campaign import Campaign
     from controller.launch.load import Doors
+    from controller.launch.stack import Stack
 
 app = typer.Typer(
     name="loadproof",
@@ -32,8 +36,19 @@ app = typer.Typer(
 model_app = typer.Typer(help="The model repository: models/<name>/<version>/.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 
+
 Repository = Annotated[Path, typer.Option("--models", help="the model repository")]
 MODELS = Path("models")
+Attached = Annotated[
+    str | None,
+    typer.Option(
+        "--stack",
+        metavar="KEY=VALUE...",
+        envvar="LOADPROOF_STACK",
+        help="server, balancer and workers stand already, as compose.yaml starts them; "
+        "the keys are in controller/launch/stack.py",
+    ),
+]
 
 
 def _version(asked: bool) -> None:
@@ -51,11 +66,14 @@ def options(
 
 @app.command()
 def run(
-    plan: Annotated[Path, typer.Argument(help="a campaign in TOML, as in plans/quick.toml")],
+    plan: Annotated[Path | None, typer.Argument(help="a campaign in TOML, as in plans/quick.toml")] = None,
     out: Annotated[Path | None, typer.Option(help="the run directory; default results/<plan>-<UTC time>")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="lay a value over the plan; repeatable"),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="go on with an interrupted campaign; it has its own plan")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check the plan, list its runs, start nothing")] = False,
     repository: Repository = MODELS,
@@ -64,6 +82,14 @@ def run(
         typer.Option(metavar="HOST:PORT", help="where workers from elsewhere join; default: this machine only"),
     ] = None,
     web: Annotated[int | None, typer.Option(metavar="PORT", help="Locust's web UI on 127.0.0.1:PORT")] = None,
+    metrics: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", help="the clients' live metrics for a Prometheus, on --listen's host or 127.0.0.1"
+        ),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="a Prometheus beside the campaign, to watch its runs")] = False,
+    stack: Attached = None,
 ) -> None:
     """Measure every run of a plan and write the report.
 
@@ -74,17 +100,30 @@ def run(
     from controller.campaign import Campaign, output_directory
     from controller.report import terminal
 
-    checked, runs = plans.read(plan, settings or ())
-    if dry_run:
-        _show_runs(checked, runs)
-        return
-    campaign = Campaign(checked, runs, output_directory(out, checked), repository, _doors(listen, web))
+    standing = _stack(stack)
+    doors = _doors(listen, web, metrics) if standing is None else standing.doors(web, metrics)
+    if resume is not None:
+        if plan or out or settings or dry_run:
+            raise typer.BadParameter("goes alone: plan and results are in its DIR", param_hint="--resume")
+        campaign = Campaign.resumed(resume, repository, doors, standing)
+    elif plan is None:
+        raise typer.BadParameter("give a plan, as in plans/quick.toml, or --resume DIR", param_hint="PLAN")
+    else:
+        checked, runs = plans.read(plan, settings or ())
+        if dry_run:
+            _show_runs(checked, runs)
+            return
+        campaign = Campaign(checked, runs, output_directory(out, checked), repository, doors, standing)
     console = Console(stderr=True)
     try:
-        summary = campaign.run(console)
+        with contextlib.ExitStack() as watching:
+            if watch:
+                _watch(campaign, watching, console)
+            summary = campaign.run(console)
     except KeyboardInterrupt:
         terminal.show_directory(campaign.directory, Console())
         print(f"interrupted: everything was stopped; what was measured is in {campaign.directory}", file=sys.stderr)
+        print(f"go on with it:  loadproof run --resume {campaign.directory}", file=sys.stderr)
         raise
     terminal.show(summary, Console())
     print(f"report: {campaign.directory / 'report.html'}")
@@ -105,29 +144,108 @@ def report(directory: Annotated[Path, typer.Argument(help="a run directory")]) -
 
 
 @app.command()
+def compare(
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="A B [C ...]",
+            help="campaigns, or directories of campaigns whose runs count as repeats; A is before",
+        ),
+    ],
+    metric: Annotated[
+        str | None,
+        typer.Option(help="the one that decides; default: throughput_rps of a closed loop, p50_ms of an open one"),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC<=+N%", help="p99_ms<=+5%, throughput_rps>=-3%; repeatable; broken: exit 3"),
+    ] = None,
+    across: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SECTION[.KEY]", help="may differ between the sides, as in server.hint; repeatable"),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="compare measurements of different machines or models")
+    ] = False,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="for a pull request")] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="XML for continuous integration")] = None,
+) -> None:
+    """Say whether B is better or worse than A, or that there is no evidence; each metric with its bounds.
+
+    Exit codes: 0 no gate is broken (also where nothing is proved: that is a warning), 1 error, 2 bad usage or not
+    comparable, 3 the evidence says that a gate is broken, 4 only INVALID runs to compare.
+    """
+    from controller import rundir
+    from controller.compare import comparison, files, gates, terminal
+
+    if len(directories) < 2:
+        raise typer.BadParameter("give two directories or more", param_hint="A B")
+    wanted = gates.read_gates(gate or ())
+    found = comparison.compare(directories, metric, across or (), force)
+    judged = gates.judge(found, wanted)
+    terminal.show(found, judged, Console())
+    if markdown:
+        rundir.write_text(markdown, files.markdown(found, judged))
+    if junit:
+        rundir.write_text(junit, files.junit(found, judged))
+    raise typer.Exit(gates.exit_code(found, judged))
+
+
+@app.command()
+def history(
+    directory: Annotated[Path, typer.Argument(help="a directory with campaigns below it")] = Path("results"),
+    metric: Annotated[str, typer.Option(help="throughput_rps, mean_ms, p50_ms, p99_ms, ...")] = "throughput_rps",
+) -> None:
+    """Show a metric over all campaigns of a directory: one table for each spec, with the spread of its repeats."""
+    from controller.compare import history as past
+
+    series, broken = past.history(directory, metric)
+    past.show(series, metric, Console())
+    for message in broken:
+        print(f"left out: {message}", file=sys.stderr)
+
+
+@app.command()
 def worker(
     master: Annotated[str, typer.Option(metavar="HOST[:PORT]", help="where the controller's Locust master listens")],
+    wait_s: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", min=0, help="how long to wait for a run to come")
+    ] = 300,
+    once: Annotated[bool, typer.Option("--once", help="leave after one run")] = False,
 ) -> None:
-    """Join a campaign as a load worker, from this or another machine."""
+    """Join a campaign as a load worker, from this or another machine: wait for its runs, leave after the last one.
+
+    Exit codes: 0 good, 1 no run came, 2 refused: another version of Loadproof, or one worker too many for --once.
+    """
     from controller.launch.child import python_environment
 
     host, port = _host_port(master if ":" in master else f"{master}:5557", "--master")
     command = [sys.executable, "-m", "clients.load.worker", "--host", host, "--port", str(port)]
+    command += ["--wait", str(wait_s), *(["--once"] if once else [])]
     # Locust patches a process when it is imported: it gets one of its own
     os.execve(sys.executable, command, python_environment())
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine lacks for a campaign, each line with its cure; exit 1 when something is lacking."""
-    from controller.doctor import examine
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="measure how fast this machine's load generator is, and keep it")
+    ] = False,
+) -> None:
+    """Say what this machine lacks for a campaign, each line with its cure; exit 1 when something is lacking.
 
+    With --calibrate (a minute; nothing else should run): the ceiling and the floor of the load generator, to which
+    every later run is held.
+    """
+    from controller.doctor import examine, show
+
+    if calibrate:
+        from controller.calibration import terminal
+
+        terminal.calibrate(Console())
+        return
     findings = examine()
-    colours = {"ok": "green", "note": "yellow", "lacks": "bold red"}
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for finding in findings:
-        table.add_row(f"[{colours[finding.level]}]{finding.level}[/]", finding.subject, finding.found, finding.cure)
-    Console().print(table)
+    show(findings, Console())
     raise typer.Exit(Exit.ERROR if any(finding.level == "lacks" for finding in findings) else Exit.GOOD)
 
 
@@ -144,6 +262,25 @@ def model_get(
 
     found = models.get(model, repository, name=name)
     print(f"{found.name}: {found.directory} ({found.size_bytes / 1e6:.1f} MB, {found.licence})")
+
+
+@model_app.command("provide")
+def model_provide(
+    plan: Annotated[Path, typer.Argument(help="a campaign in TOML, as in plans/quick.toml")],
+    stack: Attached = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None,
+    repository: Repository = MODELS,
+) -> None:
+    """Have a stack's server serve what a plan's first run wants: for a server platform without a controller."""
+    from controller import models
+
+    if (standing := _stack(stack)) is None:
+        raise typer.BadParameter("give it: it says where the server is", param_hint="--stack")
+    _, runs = plans.read(plan, settings or ())
+    first = min(runs, key=lambda run: (run.repeat, run.point))
+    model = models.get(first.server.model, repository)
+    standing.configure(first.server, model)
+    print(f"{standing.server_rest} serves {model.name} as {plan} wants it")
 
 
 @model_app.command("list")
@@ -177,22 +314,43 @@ def _host_port(address: str, option: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _doors(listen: str | None, web: int | None) -> Doors:
+def _stack(text: str | None) -> Stack | None:
+    from controller.launch import stack
+
+    try:
+        return stack.parse(text) if text else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--stack") from None
+
+
+def _doors(listen: str | None, web: int | None, metrics: int | None) -> Doors:
     from controller.launch.load import Doors
 
     if listen is None:
-        return Doors(web_port=web)
+        return Doors(web_port=web, metrics_port=metrics)
     host, port = _host_port(listen, "--listen")
     if host in ("0.0.0.0", "::", "[::]"):
         raise typer.BadParameter(
             f"{listen}: give the address that the workers reach, not all of them", param_hint="--listen"
         )
-    return Doors(host, port, web)
+    return Doors(host, port, web, metrics)
+
+
+def _watch(campaign: Campaign, stack: contextlib.ExitStack, console: Console) -> None:
+    """Starts a Prometheus that sees every run of the campaign; the clients get a port for it."""
+    from controller.launch import prometheus
+    from controller.launch.child import free_ports
+
+    doors, started = campaign.doors, stack.enter_context(prometheus.start())
+    port = doors.metrics_port or free_ports(1, doors.host)[0]
+    campaign.doors = dataclasses.replace(doors, metrics_port=port, prometheus=started)
+    console.print(f"watch: {started.page}", highlight=False)
 
 
 def _show_runs(plan: plans.Plan, runs: list[plans.Run]) -> None:
-    seconds = sum(run.measure.warmup_s + run.measure.duration_s for run in runs)
-    print(f"{plan.name}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {seconds:.0f} s of load")
+    from controller.campaign import extent
+
+    print(f"{plan.name}: {extent(plan, runs)}")
     for number, run in enumerate(runs, start=1):
         load, measure = run.load, run.measure
         print(

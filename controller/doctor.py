@@ -6,10 +6,17 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from controller import environment
+from rich.console import Console
+from rich.text import Text
+
+from controller import calibration, environment
+from controller.report.terminal import say
+
+STYLES: Final = {"ok": "green", "note": "yellow", "lacks": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,18 @@ class Finding:
 def examine() -> list[Finding]:
     """Every check, in the order of importance."""
     return [check() for check in _CHECKS]
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """A line each, its cure below it, and last what follows."""
+    for finding in findings:
+        lead = Text.assemble((f"{finding.level:<7}", STYLES[finding.level]), f"{finding.subject:<14}")
+        say(console, Text(finding.found), lead)
+        if finding.cure:
+            say(console, Text(f"cure: {finding.cure}", "bold"), Text(" " * len(lead)))
+    lacking = [finding.subject for finding in findings if finding.level == "lacks"]
+    ready = "Ready for a first campaign: loadproof run plans/quick.toml (notes stop nothing)"
+    say(console, Text(f"\nA campaign will not run without: {', '.join(lacking)}." if lacking else f"\n{ready}"))
 
 
 def _python() -> Finding:
@@ -50,6 +69,12 @@ def _haproxy() -> Finding:
     if environment.is_too_old(found):
         return Finding("lacks", "HAProxy", found, f"install version {environment.HAPROXY_OLDEST} or newer")
     return Finding("ok", "HAProxy", found)
+
+
+def _prometheus() -> Finding:
+    if environment.prometheus_program() is None:
+        return Finding("note", "Prometheus", "not installed", "apt-get install prometheus, to watch runs with --watch")
+    return Finding("ok", "Prometheus", "installed, for loadproof run --watch")
 
 
 def _cores() -> Finding:
@@ -78,9 +103,30 @@ def _files() -> Finding:
 def _leftovers() -> Finding:
     if shutil.which("setpriv") is None:
         return Finding(
-            "note", "setpriv", "not found", "apt-get install util-linux: else a killed controller leaves processes"
+            "note", "setpriv", "not found", "apt-get install util-linux, or a killed controller leaves processes behind"
         )
-    return Finding("ok", "setpriv", "children end with the controller")
+    return Finding("ok", "setpriv", "a killed controller leaves no process behind")
 
 
-_CHECKS: tuple[Callable[[], Finding], ...] = (_python, _packages, _haproxy, _cores, _governor, _files, _leftovers)
+def _calibration() -> Finding:
+    found = calibration.read()
+    if found.state == "valid":
+        ceilings = ", ".join(f"{way['transport']} {way['protocol']} {way['ceiling_rps']:,.0f}" for way in found.ways)
+        return Finding("ok", "calibration", f"{found.created}; requests/s of a worker: {ceilings}")
+    cure = f"{calibration.CURE} (a minute, while nothing else runs)"
+    none = "none: how near runs come to this machine's own limits is not known"
+    said = {"none": none, "stale": f"stale: {found.note}", "broken": found.note or ""}
+    return Finding("note", "calibration", said[found.state], cure)
+
+
+_CHECKS: tuple[Callable[[], Finding], ...] = (
+    _python,
+    _packages,
+    _haproxy,
+    _prometheus,
+    _cores,
+    _governor,
+    _files,
+    _leftovers,
+    _calibration,
+)

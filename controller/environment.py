@@ -1,4 +1,4 @@
-"""What a campaign was measured on: hardware, kernel, versions; nothing secret, no environment variables."""
+"""What a campaign was measured on: hardware, kernel, versions, revisions; nothing secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
+from controller import hardware
 
 PACKAGES = (
     "openvino",
@@ -20,29 +20,52 @@ PACKAGES = (
     "locust",
     "gevent",
     "geventhttpclient",
-    "uvicorn",
+    "hpack",
+    "uvloop",
+    "httptools",
     "numpy",
     "protobuf",
+    "prometheus-client",
+    "docker",
+)
+# The only environment variables that are recorded: they change how fast the programs are, and hold no secrets.
+VARIABLES = (
+    "GLIBC_TUNABLES",
+    "GRPC_POLL_STRATEGY",
+    "KMP_AFFINITY",
+    "KMP_BLOCKTIME",
+    "LD_PRELOAD",
+    "MALLOC_ARENA_MAX",
+    "MALLOC_CONF",
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "PYTHONMALLOC",
 )
 
 HAPROXY_OLDEST = "2.4"  # named defaults, log ring over TCP
 
 
-def record() -> dict[str, Any]:
-    """The facts for campaign.json; what the machine does not tell is null."""
+def record(root: Path = Path("/")) -> dict[str, Any]:
+    """The facts for campaign.json; what the machine does not tell is null. /proc and /sys are read below `root`."""
     return {
-        "cpu_model": _cpu_model(),
-        "cores": psutil.cpu_count(logical=False),
-        "threads": psutil.cpu_count(),
+        **hardware.record(root),
         "usable_threads": len(os.sched_getaffinity(0)),
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "memory_bytes": psutil.virtual_memory().total,
-        "kernel": platform.release(),
         "system": _system(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "haproxy": haproxy_version(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "revision": revision(Path.cwd()),
+        "loadproof_revision": revision(Path(__file__).parent.parent),
     }
+
+
+def revision(directory: Path) -> str | None:
+    """The Git commit that is checked out there, `4e2a... with changes` where files differ; None where there is none."""
+    commit = _git(directory, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    return f"{commit} with changes" if _git(directory, "status", "--porcelain", "--untracked-files=no") else commit
 
 
 def version(package: str) -> str | None:
@@ -51,6 +74,11 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def prometheus_program() -> str | None:
+    """Where Prometheus is; None where there is none."""
+    return shutil.which("prometheus")
 
 
 def haproxy_program() -> str | None:
@@ -74,9 +102,15 @@ def is_too_old(haproxy: str | None) -> bool:
     return found is not None and (int(found.group(1)), int(found.group(2))) < oldest
 
 
-def _cpu_model() -> str | None:
-    found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo") or "", re.MULTILINE)
-    return found.group(1) if found else platform.processor() or None
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(directory), *arguments],
+            capture_output=True, text=True, check=False, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):  # no git here, or a file system that does not answer
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _system() -> str:
@@ -84,10 +118,3 @@ def _system() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return platform.platform()
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return None

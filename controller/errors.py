@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of `loadproof run`; the other commands use 0, 1 and 2 of them."""
+    """Exit codes of `loadproof run`; `compare` uses 0 to 4 of them, the other commands 0, 1 and 2."""
 
     GOOD = 0  # every run is VALID or FLAGGED
     ERROR = 1  # something did not start or broke
@@ -26,10 +26,14 @@ class LoadproofError(Exception):
         self.detail = detail
 
 
-class PlanError(LoadproofError):
-    """A plan with mistakes: all of them, a line each."""
+class UsageError(LoadproofError):
+    """What was asked for makes no sense, and nothing was done."""
 
     exit_code = Exit.USAGE
+
+
+class PlanError(UsageError):
+    """A plan with mistakes: all of them, a line each."""
 
     def __init__(self, where: str, mistakes: list[str]) -> None:
         count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"

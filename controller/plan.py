@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import itertools
-import math
+import random
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from clients.spec import Load, Measure, Section, too_many_requests
 from controller.errors import PlanError
+from controller.sections import RUNS_MAX, SWEPT, Cost, Power, Search, Slo, Sweep, SweetSpot, Table, Tune
 
-Table = dict[str, Any]
-RUNS_MAX = 10_000
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+):(\d{1,5})", re.ASCII)
+_ENGINE = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]-][^\s/:@\[\]]*):\d{1,5}|ssh://[^\s/-]\S*", re.ASCII)
+_CPUS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", re.ASCII)
+_FOR_LAUNCH = {
+    "metrics": "external",
+    **dict.fromkeys(("image", "engine", "cpus", "cpu_limit", "memory_mb"), "docker"),
+}
 
 
 class Server(Section):
@@ -31,10 +35,16 @@ class Server(Section):
     nireq: int | None = Field(None, ge=1, le=65_536, description="infer requests; default: the device's optimum")
     precision: Literal["f32", "bf16", "f16"] | None = None
     device: str = Field("CPU", min_length=1)
-    launch: Literal["process", "external"] = "process"
-    address: str | None = Field(None, description="external: gRPC host:port")
-    rest_address: str | None = Field(None, description="external: REST host:port")
+    ceiling: bool = Field(False, description="run OpenVINO's benchmark_app with the same settings before each run")
+    launch: Literal["process", "docker", "external"] = "process"
+    address: str | None = Field(None, description="external, or docker with an engine: gRPC host:port for clients")
+    rest_address: str | None = Field(None, description="external, or docker with an engine: REST host:port")
     metrics: str | None = Field(None, description='external: URL of /metrics, or "none"')
+    image: str | None = Field(None, pattern=r"^[\w.:/@-]+$", description="docker: default loadproof-server")
+    engine: str | None = Field(None, description='docker: "tcp://host:port" or "ssh://[user@]host"; default: the local')
+    cpus: str | None = Field(None, description='docker: the CPUs that the container may use, as in "0-3,6"')
+    cpu_limit: float | None = Field(None, ge=0.01, le=4096, description="docker: how much CPU time; 1 is one CPU's")
+    memory_mb: int | None = Field(None, ge=16, le=2**26, description="docker: at most; there is no swap beyond it")
 
     @field_validator("address", "rest_address")
     @classmethod
@@ -42,6 +52,21 @@ class Server(Section):
         found = _ADDRESS.fullmatch(value or "h:1")
         if not found or not 1 <= int(found.group(2)) <= 65_535:
             raise ValueError('allowed: host:port, as in "192.0.2.7:9000" or "[2001:db8::7]:9000"')
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _is_an_engine(cls, value: str | None) -> str | None:
+        if value is not None and not _ENGINE.fullmatch(value):
+            raise ValueError('allowed: "tcp://host:port" or "ssh://[user@]host[:port][/path/of/docker.sock]"')
+        return value
+
+    @field_validator("cpus")
+    @classmethod
+    def _is_a_cpuset(cls, value: str | None) -> str | None:
+        ranges = [part.split("-") for part in (value or "0").split(",")]
+        if not _CPUS.fullmatch(value or "0") or any(int(low[0]) > int(low[-1]) for low in ranges):
+            raise ValueError('allowed: numbers of CPUs and ranges of them, as in "0-3,6"')
         return value
 
     @field_validator("metrics")
@@ -55,12 +80,24 @@ class Server(Section):
     def _keys_go_together(self) -> Server:
         if self.hint and self.streams:
             raise ValueError("hint and streams exclude each other: keep one of server.hint, server.streams")
-        external_keys = [key for key in ("address", "rest_address", "metrics") if getattr(self, key) is not None]
-        if self.launch == "external" and not (self.address or self.rest_address):
-            raise ValueError('launch = "external" needs server.address (gRPC) or server.rest_address (REST)')
-        if self.launch != "external" and external_keys:
-            raise ValueError(f'server.{external_keys[0]} is for launch = "external" only')
+        elsewhere = self.launch == "external" or self.engine is not None
+        if elsewhere and not (self.address or self.rest_address):
+            what = "server.engine" if self.engine else 'launch = "external"'
+            raise ValueError(f"{what} needs server.address (gRPC) or server.rest_address (REST), as clients reach them")
+        for key, launch in _FOR_LAUNCH.items():
+            if getattr(self, key) is not None and self.launch != launch:
+                raise ValueError(f'server.{key} is for launch = "{launch}" only')
+        for key in ("address", "rest_address"):
+            if getattr(self, key) is not None and not elsewhere:
+                raise ValueError(f'server.{key} is for launch = "external", and for "docker" with server.engine')
+        if self.ceiling and self.launch != "process":
+            raise ValueError('server.ceiling needs launch = "process": benchmark_app runs where the server does')
         return self
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Nobody but this machine reaches it."""
+        return self.launch == "process" or (self.launch == "docker" and self.engine is None)
 
     def plugin_config(self) -> dict[str, str]:
         """The OpenVINO properties that OVMS's `--plugin_config` takes."""
@@ -73,25 +110,12 @@ class Server(Section):
         return {key: str(value) for key, value in properties.items() if value is not None}
 
 
-class Slo(Section):
-    """Limits that every run has to keep; one that is broken fails the campaign."""
-
-    p50_ms: float | None = Field(None, gt=0)
-    p90_ms: float | None = Field(None, gt=0)
-    p95_ms: float | None = Field(None, gt=0)
-    p99_ms: float | None = Field(None, gt=0)
-    p99_9_ms: float | None = Field(None, gt=0)
-    mean_ms: float | None = Field(None, gt=0)
-    max_ms: float | None = Field(None, gt=0)
-    error_rate: float | None = Field(None, ge=0, le=1, description="at most")
-    throughput_rps: float | None = Field(None, gt=0, description="at least")
-
-
 class Run(Section):
     """One measurement of the campaign: a point of the sweep, and which repeat of it this is."""
 
     name: str
     repeat: int
+    point: int = 1  # its place in the sweep as listed
     server: Server
     load: Load
     measure: Measure
@@ -113,9 +137,25 @@ class Run(Section):
             raise ValueError(f"load.trace: {self.load.trace} is no file; paths are relative to the working directory")
         return self
 
+    def at(self, settings: Table, point: int = 1, repeat: int = 1) -> Run:
+        """This run with other settings (`section.key` and value); ValidationError where one is not allowed."""
+        tables = self.model_dump(exclude={"name", "repeat", "point"})
+        batch = settings.get("load.batch", self.load.batch)
+        for key, value in settings.items():
+            _lay_over(tables, key, int(value) if key == "load.clients" else value)
+        if batch != self.load.batch:  # the first dimension of every input
+            shapes = {name: [batch, *shape[1:]] for name, shape in self.load.shapes.items() if shape}
+            tables["load"]["shapes"] = shapes
+        told = [
+            f"{key.partition('.')[2]}={f'{value:g}' if isinstance(value, float) else value}"
+            for key, value in settings.items()
+        ]
+        name = ", ".join(told) + (f" #{repeat}" if repeat > 1 else "")
+        return Run.model_validate({**tables, "name": name, "repeat": repeat, "point": point})
+
     def spec(self) -> Table:
         """The resolved sections, as they go into run.json and summary.json."""
-        return self.model_dump(mode="json", exclude={"name", "repeat"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude={"name", "repeat", "point"}, exclude_none=True)
 
 
 class Plan(Section):
@@ -126,7 +166,64 @@ class Plan(Section):
     load: Load = Load()
     measure: Measure = Measure()
     slo: Slo = Slo()
-    sweep: dict[str, list[Any]] = Field(default_factory=dict, description="every combination of values is a run")
+    sweep: Sweep = Sweep()
+    search: Search | None = None
+    tune: Tune | None = None
+    sweet_spot: SweetSpot = SweetSpot()
+    cost: Cost | None = None
+    power: Power | None = None
+
+    @model_validator(mode="after")
+    def _rapl_is_of_this_machine(self) -> Plan:
+        if self.power and self.power.source == "rapl" and not self.server.is_on_loopback:
+            raise ValueError('power.source = "rapl" is of this machine, and the server is elsewhere: use "prometheus"')
+        return self
+
+    @model_validator(mode="after")
+    def _a_search_knows_what_it_looks_for(self) -> Plan:
+        if self.search is None:
+            return self
+        is_open = self.load.arrivals in ("constant", "poisson")
+        if self.search.key == "load.rate_rps" and not is_open:
+            raise ValueError('search.key = "load.rate_rps" needs load.arrivals = "constant" or "poisson"')
+        if self.search.key == "load.clients" and self.load.arrivals != "closed":
+            raise ValueError('search.key = "load.clients" needs load.arrivals = "closed"')
+        if not self.slo.model_dump(exclude_none=True):
+            raise ValueError("search needs a limit to keep: give one in [slo], as in p99_ms = 50")
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_knows_what_it_looks_for(self) -> Plan:
+        if self.tune is None:
+            return self
+        limits = [getattr(limits, key) for limits in (self.slo, self.sweet_spot) for key in SweetSpot.model_fields]
+        if not any(limits):
+            raise ValueError("tune needs a latency limit to keep: give one in [slo], as in p95_ms = 50")
+        if self.load.arrivals != "closed":
+            raise ValueError('tune needs load.arrivals = "closed": an open loop\'s throughput is the rate it is given')
+        if self.server.launch == "external" and any(key.startswith("server.") for key in self.tune.axes()):
+            raise ValueError("tune: an external server is measured as it is; only tune.batch can be chosen for it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_thing_chooses_the_runs(self) -> Plan:
+        choosing = [name for name in ("search", "tune") if getattr(self, name) is not None]
+        if choosing and (self.sweep.listed_keys() or self.measure.repeats > 1):
+            raise ValueError(f"{choosing[0]} goes without [sweep] and measure.repeats: it chooses its runs itself")
+        if len(choosing) > 1:
+            raise ValueError("search and tune: each chooses the runs itself; keep one of them")
+        return self
+
+    @property
+    def chooses(self) -> bool:
+        """Which runs there are follows from those before."""
+        return self.search is not None or self.tune is not None
+
+    def first_settings(self) -> Table:
+        """Where a search or tuning begins; nothing otherwise."""
+        if self.search:
+            return {self.search.key: self.search.low}
+        return self.tune.middle() if self.tune else {}
 
 
 def read(path: Path, settings: Sequence[str] = ()) -> tuple[Plan, list[Run]]:
@@ -147,43 +244,64 @@ def resolve(raw: Table, where: str, mistakes: Sequence[str] = ()) -> tuple[Plan,
     """Check the raw tables and every combination of the sweep; raises PlanError with all mistakes, each named once."""
     found = list(mistakes)
     plan, runs = None, []
+    raw = _started(raw)
     try:
         plan = Plan.model_validate(raw)
     except ValidationError as error:
         found += _explain(error)
-    sweep = raw.get("sweep", {})
-    sweep_is_sound = isinstance(sweep, dict) and all(isinstance(values, list) for values in sweep.values())
-    if sweep_is_sound:
-        found += [f"sweep.{key}: found []; allowed: at least one value" for key, values in sweep.items() if not values]
-        wanted = math.prod(len(values) for values in sweep.values()) * (plan.measure.repeats if plan else 1)
+    sweep = _sweep(raw)
+    if sweep is not None:
+        wanted = sweep.size() * (plan.measure.repeats if plan else 1)
         if wanted > RUNS_MAX:
             found.append(f"sweep: found {wanted:,} runs, repeats included; allowed: at most {RUNS_MAX:,}")
-        for point in _points(sweep) if wanted <= RUNS_MAX else ():
+        for number, point in enumerate(sweep.listed() if wanted <= RUNS_MAX else (), start=1):
             try:
-                runs.append(_run_at(raw, point))
+                runs.append(_run_at(raw, point).model_copy(update={"point": number}))
             except ValidationError as error:
                 found += _explain(error)
+    if plan and runs and (begin := plan.first_settings()):
+        try:
+            runs = [runs[0].at(begin)]
+        except ValidationError as error:
+            found += _explain(error)
     found = list(dict.fromkeys(found))
     if found or plan is None:
         raise PlanError(where, found)
-    return plan, list(_repeated(runs, plan.measure.repeats, plan.name))
+    if plan.chooses:
+        return plan, runs
+    return plan, list(_ordered(runs, plan))
 
 
-def _repeated(runs: list[Run], repeats: int, plan_name: str) -> Iterator[Run]:
-    """Repeats are interleaved, so that a drift of the machine does not fall on one point of the sweep."""
+def _started(raw: Table) -> Table:
+    """The tables with a search's first level in their place, which the plan then need not give."""
+    search, load = raw.get("search"), raw.get("load", {})
+    if not (isinstance(search, dict) and isinstance(load, dict) and search.get("key") == "load.rate_rps"):
+        return raw
+    return {**raw, "load": {"rate_rps": search.get("low", 1.0), **load}}
+
+
+def _sweep(raw: Table) -> Sweep | None:
+    """The section alone, so that its points are checked beside other mistakes; None where it is itself one."""
+    try:
+        return Sweep.model_validate(raw.get("sweep", {}))
+    except ValidationError:
+        return None
+
+
+def _ordered(runs: list[Run], plan: Plan) -> Iterator[Run]:
+    """Repeats are interleaved: each is a block of all points (a randomised complete block design: Fisher 1926)."""
+    repeats, sweep = plan.measure.repeats, plan.sweep
     for repeat in range(1, repeats + 1):
-        for run in runs:
-            name = run.name or plan_name
+        block = list(runs)
+        if sweep.order == "random":
+            random.Random(f"{sweep.seed} {repeat}").shuffle(block)
+        for run in block:
+            name = run.name or plan.name
             yield run.model_copy(update={"name": name if repeats == 1 else f"{name} #{repeat}", "repeat": repeat})
 
 
-def _points(sweep: Table) -> Iterator[Table]:
-    for values in itertools.product(*sweep.values()):
-        yield dict(zip(sweep, values, strict=True))
-
-
 def _run_at(raw: Table, point: Table) -> Run:
-    tables = {key: dict(raw[key]) for key in ("server", "load", "measure", "slo") if isinstance(raw.get(key), dict)}
+    tables = {key: dict(raw[key]) for key in SWEPT if isinstance(raw.get(key), dict)}
     for key, value in point.items():
         _lay_over(tables, key, value)
     name = ", ".join(f"{key.partition('.')[2]}={value}" for key, value in point.items())

@@ -72,10 +72,17 @@ GENERATOR: Final = pa.schema(
         ("connections", pa.int32()),
         ("verify_us", pa.float64()),  # spent on comparing answers, since the row before
         ("ship_us", pa.float64()),  # spent on sending records to the master, since the row before
+        ("wait_percent", pa.float64()),  # of a second: all threads together, ready to run and without a core
+        ("late_ms", pa.float64()),  # planned to sent of the latest of the requests that ended since the row before
+        ("lag_ms", pa.float64()),  # how late the event loop woke a timer, at most since the row before
+        ("stood_ms", pa.float64()),  # how long the event loop stood still since the row before, beyond 10 ms each time
+        ("gc_ms", pa.float64()),  # spent on garbage collection since the row before
+        ("wall_ns", pa.int64()),  # the wall clock less the monotonic clock of the worker's machine
+        ("held", pa.float64()),  # requests that waited for one of the server's streams, since the row before
     ]
 )
 # Columns that came later: null where a table was written without them.
-_ADDED: Final = {"connections", "verify_us", "ship_us"}
+_ADDED: Final = {"connections", "verify_us", "ship_us", *GENERATOR.names[8:]}
 
 # Rows of a piece, where a table is made or read in pieces: what a long run needs in memory stays bounded.
 PIECE_ROWS: Final = 1 << 20
@@ -203,6 +210,12 @@ def read_generator(run: Path) -> pa.Table:
 def read_run(run: Path) -> dict[str, Any] | None:
     """`run.json`, or None for a run that ended before it was written."""
     return _read_json(run / "run.json")
+
+
+def is_finished(run: Path) -> bool:
+    """True where the run was measured to its end: it need not be measured again."""
+    facts = read_run(run)
+    return facts is not None and not any(event["code"] == "interrupted" for event in facts["events"])
 
 
 def read_campaign(campaign: Path) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from server.errors import UsageError
+from server.metric_names import METRICS
+from server.preparation import AS_IT_IS, READERS, Preparation
+from server.repository import LATEST, VersionPolicy, read_policy
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 NIREQ_MAX: Final = 1024
-_LATEST: Final = {"latest": {"num_versions": 1}}  # what is served without a policy, here as in OVMS
 _MAX_MISTAKES: Final = 10
 
 
@@ -29,6 +31,8 @@ class ModelSettings:
     nireq: int = 0
     target_device: str = "CPU"
     plugin_config: dict[str, Any] = field(default_factory=dict)
+    preparation: Preparation = AS_IT_IS
+    version_policy: VersionPolicy = LATEST
     path_key: str = "--model_path"  # where the operator wrote `base_path`, for messages
 
 
@@ -36,6 +40,7 @@ class ModelSettings:
 class Configuration:
     models: tuple[ModelSettings, ...]
     metrics_enable: bool = False  # at the start; a reload leaves /metrics as it is
+    metrics_list: tuple[str, ...] = ()  # empty: the default ones
 
 
 def read(path: Path) -> Configuration:
@@ -48,7 +53,8 @@ def read(path: Path) -> Configuration:
     names = [entry.name for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise _refused(path, [f"model_config_list: {name} is there twice; leave one of them" for name in twice])
-    return Configuration(tuple(_settings(entry, path) for entry in entries), content.monitoring.metrics.enable)
+    metrics = content.monitoring.metrics
+    return Configuration(tuple(_settings(entry, path) for entry in entries), metrics.enable, metrics.metrics_list)
 
 
 def check_name(name: str) -> str:
@@ -63,30 +69,29 @@ def check_plugin_config(properties: Any) -> dict[str, Any]:
     if not isinstance(properties, dict):
         raise ValueError('must be a JSON object, as {"NUM_STREAMS": "2"}')
     for name, value in properties.items():
-        if not isinstance(value, str | int | float | bool):
-            raise ValueError(f"{name}: must be a string, a number or a boolean")
+        if isinstance(value, dict):  # as DEVICE_PROPERTIES has them
+            check_plugin_config(value)
+        elif not isinstance(value, str | int | float | bool):
+            raise ValueError(f"{name}: must be a string, a number, a boolean or an object of them")
     if "PERFORMANCE_HINT" in properties and "NUM_STREAMS" in properties:
         raise ValueError("PERFORMANCE_HINT and NUM_STREAMS exclude each other; give one of them")
     return properties
 
 
-def _not_yet(_: Any) -> Any:
-    raise ValueError("is not supported yet; remove it")
-
-
-def _only_latest(policy: Any) -> Any:
-    if policy != _LATEST:
-        raise ValueError('only {"latest": {"num_versions": 1}} is supported yet; remove it to serve the latest version')
-    return policy
+def check_metrics_list(names: Any) -> tuple[str, ...]:
+    """The metrics to serve, as OVMS names them; raises ValueError."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError('must be a list of names, as ["ovms_streams"]')
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"{name[:100]!r} is no metric of OVMS; there are {', '.join(METRICS)}")
+    return tuple(names)
 
 
 def _some_path(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError("must be the model's directory or file")
     return text
-
-
-_NotYet = Annotated[Any, AfterValidator(_not_yet)]
 
 
 class _Part(BaseModel):
@@ -99,10 +104,14 @@ class _Model(_Part):
     nireq: int = Field(0, ge=0, le=NIREQ_MAX)
     target_device: str = Field("CPU", min_length=1)
     plugin_config: Annotated[Any, AfterValidator(check_plugin_config)] = Field(default_factory=dict)
-    model_version_policy: Annotated[Any, AfterValidator(_only_latest)] = None
-    batch_size: _NotYet = None
-    shape: _NotYet = None
-    layout: _NotYet = None
+    model_version_policy: Annotated[Any, AfterValidator(read_policy)] = LATEST
+    shape: Annotated[Any, AfterValidator(READERS["shape"])] = None
+    batch_size: Annotated[Any, AfterValidator(READERS["batch_size"])] = None
+    layout: Annotated[Any, AfterValidator(READERS["layout"])] = None
+    mean: Annotated[Any, AfterValidator(READERS["mean"])] = None
+    scale: Annotated[Any, AfterValidator(READERS["scale"])] = None
+    color_format: Annotated[Any, AfterValidator(READERS["color_format"])] = None
+    precision: Annotated[Any, AfterValidator(READERS["precision"])] = None
 
 
 class _Entry(_Part):
@@ -111,7 +120,7 @@ class _Entry(_Part):
 
 class _Metrics(_Part):
     enable: bool = False
-    metrics_list: _NotYet = None
+    metrics_list: Annotated[Any, AfterValidator(check_metrics_list)] = ()
 
 
 class _Monitoring(_Part):
@@ -124,12 +133,15 @@ class _ConfigFile(_Part):
 
 
 def _settings(model: _Model, path: Path) -> ModelSettings:
+    prepared = {key: value for key in READERS if (value := getattr(model, key)) is not None}
     return ModelSettings(
         model.name,
         path.parent / model.base_path,
         model.nireq,
         model.target_device,
         model.plugin_config,
+        Preparation(**prepared),
+        model.model_version_policy,
         path_key=f"model {model.name}: base_path",
     )
 

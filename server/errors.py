@@ -5,10 +5,14 @@ ServingError            a request that cannot be answered
 ├── NotFound            NOT_FOUND           404   model, version or path
 ├── WrongMethod         UNIMPLEMENTED       405   a REST path that exists under another HTTP method
 ├── TooLarge            RESOURCE_EXHAUSTED  413   a body over the limit
+├── HeadTooLarge        RESOURCE_EXHAUSTED  431   headers over the limit
+├── TooSlow             DEADLINE_EXCEEDED   408   a request that takes too long to come, or longer than its client waits
+├── Unavailable         UNAVAILABLE         503   more than the server takes at once
 ├── NotSupported        UNIMPLEMENTED       415   a content encoding
 ├── ReloadFailed        FAILED_PRECONDITION 412   a configuration or model that cannot be loaded: the old one serves on
 └── InferenceFailed     INTERNAL            500   OpenVINO refused what was valid
 StartError              the server cannot start: exit code 1
+├── WorkerDied          nor go on without one of its processes: exit code 1
 └── UsageError          wrong flags or configuration file: exit code 2
 """
 
@@ -46,6 +50,21 @@ class TooLarge(ServingError):
     http_status = 413
 
 
+class HeadTooLarge(ServingError):
+    grpc_status = 8
+    http_status = 431
+
+
+class TooSlow(ServingError):
+    grpc_status = 4
+    http_status = 408
+
+
+class Unavailable(ServingError):
+    grpc_status = 14
+    http_status = 503
+
+
 class NotSupported(ServingError):
     grpc_status = 12
     http_status = 415
@@ -65,6 +84,10 @@ class StartError(Exception):
     """The server cannot start; `str()` is one line that names the cause and the cure."""
 
     exit_code = 1
+
+
+class WorkerDied(StartError):
+    pass
 
 
 class UsageError(StartError):

@@ -1,20 +1,17 @@
 """`loadproof-server`: starts the model server on OVMS's flags, and ends it when SIGTERM or SIGINT comes.
 
-One uvloop event loop serves gRPC (grpc.aio), REST (uvicorn) and /metrics; inferences run in the engine's threads.
-Decided by `python -m benchmarks.server_loops` on 2026-11-22: tiny MLP, two cores that other programs used as well,
-median of three rounds (benchmarks/results/server_loops-2026-11-22.json), requests/s and p99:
+One uvloop event loop serves gRPC, REST and /metrics, over HTTP of our own (`grpc_connection`, `rest_connection`);
+inferences run in the engine's threads, very short ones in the event loop itself. Measured on 2026-11-22
+(benchmarks/results/server_loops-2026-11-22.json): one uvloop, one asyncio loop, grpcio's threads, and REST in a thread
+or a process of its own differed by no more than that two-core machine's rounds did among themselves, but for the
+process, which would hold the model twice and split the infer requests. Scraping /metrics each second cost nothing that
+could be seen. What the libraries cost, grpc.aio and uvicorn, was more than all of that: `python -m benchmarks.serving`.
 
-    load             one uvloop     one asyncio    grpcio threads   REST's own thread   REST's own process
-    gRPC, 8          1361, 15.6 ms  1280, 12.0 ms  1136, 15.4 ms
-    REST, 8          1939, 16.0 ms  2129,  9.3 ms                   2351,  6.7 ms
-    gRPC 8, REST 8   1719, 26.3 ms                                  1569, 25.5 ms       2010, 15.8 ms
-    gRPC 8, scraped  1360, 15.8 ms                                  1316,  9.7 ms       1263, 14.0 ms
-
-Readings on that machine differed by 20 to 30 % from round to round, and a run just before had both REST candidates
-equal (2531 and 2541): only a process of its own, under both loads, stood out in both runs. So the simplest arrangement
-was taken, without locks and with one model in memory. Scraping each second cost no throughput that could be seen. A
-REST process would hold the model twice and split the infer requests; processes that serve both protocols are the way
-beyond one core of Python.
+A request of a null model takes 62 us of CPU over gRPC and 76 over REST, of 8 connections (two cores, 2026-11-24,
+benchmarks/results/serving-2026-11-24.json). Under perf, which adds its own, they go, in us of gRPC and REST, to the
+kernel 26 and 25, OpenVINO with its bindings 8 and 7, protobuf 3 and JSON 1, the HTTP parser 1, the event loop 2 and 2,
+HTTP and gRPC framing in Python 9 and 6, and 33 and 47 to the rest of Python: the data plane, messages to tensors and
+back, tasks, metrics. So a faster codec of HTTP/2 or protobuf, hand-written or not, would save less than a sixth.
 """
 
 from __future__ import annotations
@@ -25,26 +22,29 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 import sys
-from contextlib import AbstractContextManager
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
 
-from server import grpc_adapter, options
+from server import grpc_adapter, memory, options, supervisor
 from server.errors import StartError, UsageError
+from server.grpc_connection import GrpcConnection
+from server.house import DRAIN_S, Listener
 from server.loader import Loader
 from server.metrics import Metrics
 from server.options import Options
+from server.peers import Peers
 from server.plane import Plane
+from server.ports import host_port, listen
 from server.rest_adapter import RestApp
+from server.rest_connection import Connection
+from server.share import Share
 
-DRAIN_S: Final = 30.0  # requests in flight at the end of the server get this long
-KEEP_ALIVE_S: Final = (
-    3600  # an idle connection is the client's to close: closing it here would race with its next request
-)
-BACKLOG: Final = 2048  # connections that wait to be accepted
+if TYPE_CHECKING:
+    from server.worker import Worker
 
 log = logging.getLogger("loadproof-server")
 
@@ -53,57 +53,79 @@ def main(arguments: list[str] | None = None) -> None:
     """The console script: 0 after a signal, 2 for wrong flags or a wrong configuration, 1 for what does not start."""
     try:
         chosen = options.parse(arguments)
-        _set_up_log(chosen.log_level)
-        uvloop.run(serve(chosen))
+        if chosen.workers == 1:
+            run(chosen)
+        else:
+            _set_up_log(chosen.log_level, chosen.log_path, "supervisor")
+            asyncio.run(supervisor.supervise(chosen, sys.argv[1:] if arguments is None else arguments))
     except StartError as error:
         print(f"loadproof-server: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-async def serve(chosen: Options) -> None:
-    """Loads the models, serves both protocols in this event loop, and drains on a signal; raises StartError."""
+def run(chosen: Options, worker: Worker | None = None) -> None:
+    """Serves until a signal comes; raises StartError."""
+    memory.keep()
+    _set_up_log(chosen.log_level, chosen.log_path, f"worker {worker.share.number + 1}" if worker else "")
+    uvloop.run(serve(chosen, worker))
+
+
+async def serve(chosen: Options, worker: Worker | None = None) -> None:
+    """Loads the models, serves both protocols in this event loop, and drains on a signal; raises StartError.
+
+    As one worker of several it has its share of all, and serves when all are ready.
+    """
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM,) if worker else (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    metrics_enabled = _metrics_enabled(chosen)
-    plane = Plane(Metrics())
-    loader = Loader(plane, chosen.configuration)
+    metrics_enabled, metrics_list = _metrics(chosen)
+    tls = {protocol: chosen.tls.context(protocol) if chosen.tls else None for protocol in ("http/1.1", "h2")}
+    share = worker.share if worker else Share()
+    plane = Plane(Metrics(metrics_list))
+    plane.accepting = False  # until both protocols are served
+    loader = Loader(plane, lambda: share.configuration(chosen.configuration()))
+    peers = Peers(plane, loader, worker.others if worker else ())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(loader.close)
         await loader.start()
-        if chosen.rest_port:
-            app = RestApp(plane, loader, metrics_enabled=metrics_enabled)
-            await _start_rest(stack, app, listen(chosen.rest_bind_address, chosen.rest_port))
-        if chosen.port:
-            await _start_grpc(stack, plane, chosen)
+        if worker:
+            await peers.listen(worker.address)
+            stack.push_async_callback(peers.close)
+            if not await worker.wait_for_others():
+                return
+        rest, grpc = worker.listeners() if worker else _listeners(chosen)
+        if rest:
+            app = RestApp(plane, peers, metrics_enabled=metrics_enabled)
+            stack.push_async_callback(app.close)
+            listener = Listener(lambda house: Connection(house, app), share.limits())
+            await _start(stack, listener, rest, tls["http/1.1"])
+        if grpc:
+            handlers = grpc_adapter.handlers(plane, peers)
+            listener = Listener(lambda house: GrpcConnection(house, handlers), share.limits())
+            await _start(stack, listener, grpc, tls["h2"])
         if chosen.file_system_poll_wait_seconds:
             _start_poll(stack, loader, chosen.file_system_poll_wait_seconds)
         gc.freeze()  # what is here stays: the collector need not walk it
+        plane.accepting = True
         log.info("%s", _ready_line(chosen, plane))
         await stopping.wait()
-        plane.ready = False
+        plane.accepting = False
         loader.stop()
         log.info("stopping: requests in flight get %.0f s", DRAIN_S)
     log.info("stopped")
 
 
-async def _start_grpc(stack: contextlib.AsyncExitStack, plane: Plane, chosen: Options) -> None:
-    server = grpc_adapter.build(plane, _host_port(chosen.grpc_bind_address, chosen.port))
-    await server.start()
-    stack.push_async_callback(server.stop, DRAIN_S)
+def _listeners(chosen: Options) -> tuple[socket.socket | None, socket.socket | None]:
+    rest = listen(chosen.rest_bind_address, chosen.rest_port) if chosen.rest_port else None
+    grpc = listen(chosen.grpc_bind_address, chosen.port, "--port") if chosen.port else None
+    return rest, grpc
 
 
-async def _start_rest(stack: contextlib.AsyncExitStack, app: RestApp, listener: socket.socket) -> None:
-    server = RestServer(rest_config(app))
-    task = asyncio.create_task(server.serve([listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-
-    async def stop() -> None:
-        server.should_exit = True
-        await task
-
-    stack.push_async_callback(stop)
+async def _start(
+    stack: contextlib.AsyncExitStack, listener: Listener, where: socket.socket, tls: ssl.SSLContext | None
+) -> None:
+    await listener.start(where, tls)
+    stack.push_async_callback(listener.stop, DRAIN_S)
 
 
 def _start_poll(stack: contextlib.AsyncExitStack, loader: Loader, interval_s: float) -> None:
@@ -117,80 +139,41 @@ def _start_poll(stack: contextlib.AsyncExitStack, loader: Loader, interval_s: fl
     stack.push_async_callback(stop)
 
 
-def _metrics_enabled(chosen: Options) -> bool:
-    """By the flag or by the configuration, which must then have its port; raises UsageError."""
-    enabled = chosen.metrics_enable or chosen.configuration().metrics_enable
+def _metrics(chosen: Options) -> tuple[bool, tuple[str, ...]]:
+    """Whether there are metrics and which, by flags or configuration; they must have their port, or UsageError."""
+    configured = chosen.configuration()
+    enabled = chosen.metrics_enable or configured.metrics_enable
     if enabled and not chosen.rest_port:
         raise UsageError("monitoring.metrics.enable: /metrics is served on the REST port; give --rest_port")
-    return enabled
-
-
-class RestServer(uvicorn.Server):
-    """Uvicorn, but signals are the caller's."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return contextlib.nullcontext()
-
-
-def rest_config(app: Any) -> uvicorn.Config:
-    """Uvicorn's settings: nothing in the request's way that Loadproof does not use."""
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(DRAIN_S),
-    )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A TCP socket that listens, so that the port is ours for certain; raises StartError where it is busy."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else asyncio's own loop answers 40 ms late
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise StartError(
-            f"--rest_port: {_host_port(host, port)} cannot be bound ({error.strerror}): choose a free port"
-        ) from None
-    return listener
-
-
-def _host_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return enabled, chosen.metrics_list or configured.metrics_list
 
 
 def _ready_line(chosen: Options, plane: Plane) -> str:
     places = [
-        f"{protocol} {_host_port(host, port)}"
+        f"{protocol} {host_port(host, port)}"
         for protocol, host, port in (
             ("gRPC", chosen.grpc_bind_address, chosen.port),
             ("REST", chosen.rest_bind_address, chosen.rest_port),
         )
         if port
     ]
-    models = ", ".join(map(str, plane.models.values())) or "no model"
-    return f"serving {models}: {', '.join(places)}"
+    models = ", ".join(map(str, plane.models)) or "no model"
+    under = " under TLS" if chosen.tls else ""
+    return f"serving {models}: {', '.join(places)}{under}"
 
 
-def _set_up_log(level: str) -> None:
+def _set_up_log(level: str, path: Path | None, process: str = "") -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path is not None:
+        try:
+            handlers.append(logging.FileHandler(path))
+        except OSError as error:
+            raise UsageError(f"--log_path: {path} cannot be written ({error.strerror}); give a file that can") from None
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=handlers,
         level=logging.DEBUG if level == "TRACE" else level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=f"%(asctime)s %(levelname)s %(name)s{' ' * bool(process)}{process}: %(message)s",
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

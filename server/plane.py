@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
+from server import images
 from server.engine import Answer, Engine, TensorSpec
 from server.errors import InvalidRequest, NotFound, ServingError
+from server.messages import InputTensor
+from server.metric_names import MODEL_READY, UNKNOWN_MODEL
 from server.metrics import Metrics, ModelMetrics
-from server.tensors import DATATYPES, Array
+from server.tensors import BYTES, DATATYPES, Array
 
 SERVER_NAME: Final = "loadproof-server"
 PLATFORM: Final = "OpenVINO"
-EXTENSIONS: Final = ("binary_tensor_data",)
-# Parameters of a tensor that change what its data is: to pass them over would be a wrong answer.
-_UNSUPPORTED: Final = ("shared_memory_region", "classification")
-
-
-@dataclass(frozen=True, slots=True)
-class InputTensor:
-    """An input as it came: `data` in any form, and the function of `server.tensors` that reads this form."""
-
-    name: str
-    datatype: str
-    shape: Sequence[int]
-    data: Any
-    read: Callable[[str, str, Sequence[int], Any], Array]
+EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "statistics", "model_repository")
+_STRINGS_AT_ONCE: Final = 1000  # more are read in a thread
 
 
 @dataclass(eq=False, slots=True)
@@ -89,6 +81,18 @@ class ServedModel:
             raise InvalidRequest(f"input {missing[0]}: missing")
         return [array for array in arrays if array is not None]
 
+    def _takes_long(self, given: Sequence[InputTensor]) -> bool:
+        """Whether there are images, which Pillow decodes without the GIL, or many strings, read one by one."""
+        return any(
+            tensor.datatype == BYTES
+            and (
+                math.prod(tensor.shape) > _STRINGS_AT_ONCE
+                or _is_image(tensor, self.engine.inputs[self.input_positions[tensor.name]])
+            )
+            for tensor in given
+            if tensor.name in self.input_positions
+        )
+
     def wanted_outputs(self, names: Sequence[str]) -> Sequence[int]:
         """The positions of the outputs asked for; none named means all."""
         if not names:
@@ -103,14 +107,48 @@ class ServedModel:
     async def infer(self, inputs: Sequence[InputTensor], outputs: Sequence[str]) -> Answer:
         """The answer, once an infer request was free; the times go into the model's metrics."""
         wanted = self.wanted_outputs(outputs)
-        arrays = self.read_inputs(inputs)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self.engine.submit(arrays, wanted, lambda result: _hand_over(loop, future, result))
-        answer = await future
+        if self._takes_long(inputs):
+            arrays = await asyncio.to_thread(self.read_inputs, inputs)
+        else:
+            arrays = self.read_inputs(inputs)
+        if self.engine.quick:
+            answer = self.engine.infer_here(arrays, wanted)
+        else:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[Answer] = loop.create_future()
+            job = self.engine.submit(arrays, wanted, lambda result: _hand_over(loop, future, result))
+            try:
+                answer = await future
+            except asyncio.CancelledError:  # the client went away
+                job.drop()
+                raise
         self.metrics.wait_time.observe(answer.wait_us)
         self.metrics.inference_time.observe(answer.inference_us)
+        self.metrics.last_inference_ms = int(time.time() * 1000)
         return answer
+
+
+class Lookup:
+    """A ModelMetadata or ModelReady on its way: `with plane.lookup(...) as lookup` counts it once."""
+
+    __slots__ = ("_interface", "_method", "_model", "_plane")
+
+    def __init__(self, plane: Plane, interface: str, method: str) -> None:
+        self._plane, self._interface, self._method = plane, interface, method
+        self._model: ServedModel | None = None
+
+    def model(self, name: str, version: str) -> ServedModel:
+        """The model that the request names; raises NotFound."""
+        self._model = self._plane.model(name, version)
+        return self._model
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        name, version = (self._model.name, self._model.version) if self._model else UNKNOWN_MODEL
+        shown = "" if self._method == MODEL_READY else version
+        self._plane.metrics.count_lookup(self._interface, self._method, name, shown, success=kind is None)
 
 
 class Call:
@@ -149,50 +187,79 @@ class Plane:
     """The served models and the state of the server."""
 
     def __init__(self, metrics: Metrics) -> None:
+        """It serves at once; a server that is not yet complete sets `accepting` to False."""
         self.metrics = metrics
-        self.ready = True
-        self._models: dict[str, ServedModel] = {}
+        self.accepting = True
+        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._routes: dict[tuple[str, str], ServedModel] = {}  # by name and version, "" for the latest
 
     @property
-    def models(self) -> dict[str, ServedModel]:
-        """What new requests get, by name."""
-        return dict(self._models)
+    def ready(self) -> bool:
+        """Whether a request would be answered now."""
+        return self.accepting and bool(self._routes)
+
+    @property
+    def models(self) -> list[ServedModel]:
+        """What new requests get, by name and then lowest version first."""
+        return [model for versions in self._models.values() for model in versions.values()]
+
+    def versions(self, name: str) -> dict[str, ServedModel]:
+        """The served versions of a model, lowest first; none where it is unknown."""
+        return dict(self._models.get(name, {}))
 
     def add_model(self, name: str, version: str, engine: Engine) -> ServedModel | None:
-        """Serves the model from the next request on; the one that it replaces comes back, to be closed when idle."""
-        replaced = self._models.get(name)
-        if replaced and replaced.version != version:
-            replaced.metrics.streams = 0
-        self._models[name] = ServedModel(name, version, engine, self.metrics.add_model(name, version, engine.streams))
+        """Serves the version from the next request on; the one that it replaces comes back, to be closed when idle."""
+        metrics = self.metrics.add_model(name, version, engine.streams)
+        metrics.queue_size, metrics.active = engine.nireq, lambda: engine.active
+        versions = self.versions(name)
+        replaced = versions.get(version)
+        versions[version] = ServedModel(name, version, engine, metrics)
+        self._route(name, versions)
         return replaced
 
-    def remove_model(self, name: str) -> ServedModel:
-        """No new request gets the model, which comes back to be closed when idle; its counters stay."""
-        removed = self._models.pop(name)
-        removed.metrics.streams = 0
+    def remove_model(self, name: str, version: str) -> ServedModel:
+        """No new request gets the version, which comes back to be closed when idle; its counters stay."""
+        versions = self.versions(name)
+        removed = versions.pop(version)
+        removed.metrics.streams = removed.metrics.queue_size = 0
+        removed.metrics.active = lambda: 0
+        self._route(name, versions)
         return removed
 
     def model(self, name: str, version: str = "") -> ServedModel:
-        """The model; an empty version is the one that is served. Raises NotFound."""
-        model = self._models.get(name)
+        """The model; an empty version is the latest that is served. Raises NotFound."""
+        model = self._routes.get((name, version))
         if model is None:
-            raise NotFound(f"model {_quoted(name)}: unknown; this server has {', '.join(self._models) or 'none'}")
-        if version not in ("", model.version):
-            raise NotFound(f"version {_quoted(version)} of model {name}: unknown; this server has {model.version}")
+            served = self._models.get(name)
+            if served is None:
+                raise NotFound(f"model {_quoted(name)}: unknown; this server has {', '.join(self._models) or 'none'}")
+            raise NotFound(f"version {_quoted(version)} of model {name}: unknown; this server has {', '.join(served)}")
         return model
 
     def call(self, interface: str) -> Call:
         return Call(self, interface)
 
+    def lookup(self, interface: str, method: str) -> Lookup:
+        return Lookup(self, interface, method)
 
-def refuse_unsupported(field: str, parameters: Container[str]) -> None:
-    """Raises InvalidRequest where the tensor's parameters ask for an extension that the server does not have."""
-    for parameter in _UNSUPPORTED:
-        if parameter in parameters:
-            raise InvalidRequest(f"{field}: {parameter} is not supported; tensors travel whole, in the message")
+    def _route(self, name: str, versions: dict[str, ServedModel]) -> None:
+        for version in ("", *self._models.get(name, {})):
+            self._routes.pop((name, version), None)
+        if not versions:
+            self._models.pop(name, None)
+            return
+        ordered = {version: versions[version] for version in sorted(versions, key=int)}
+        self._models[name] = ordered
+        self._routes |= {(name, version): model for version, model in ordered.items()}
+        self._routes[name, ""] = list(ordered.values())[-1]
 
 
 def _read(tensor: InputTensor, spec: TensorSpec) -> Array:
+    if _is_image(tensor, spec):
+        if len(tensor.shape) != 1:
+            raise InvalidRequest(f"input {spec.name}: shape must be [N] for N images, not {_short(tensor.shape)}")
+        files = tensor.read(f"input {spec.name}", BYTES, tensor.shape, tensor.data)
+        return images.decode(f"input {spec.name}", spec, files.tolist())
     if tensor.datatype != spec.datatype:
         known = "" if tensor.datatype in DATATYPES else ", which is no KServe datatype"
         raise InvalidRequest(
@@ -201,6 +268,10 @@ def _read(tensor: InputTensor, spec: TensorSpec) -> Array:
     if not spec.accepts(tensor.shape):
         raise InvalidRequest(f"input {spec.name}: shape must be {list(spec.shape)}, not {_short(tensor.shape)}")
     return tensor.read(f"input {spec.name}", spec.datatype, tensor.shape, tensor.data)
+
+
+def _is_image(tensor: InputTensor, spec: TensorSpec) -> bool:
+    return tensor.datatype == BYTES != spec.datatype
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Answer], result: Answer | ServingError) -> None:

@@ -27,8 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Exit 0 when all are answered; 2 for wrong flags, 1 for a model that does not load or a request it refuses."""
     try:
         chosen = _parse(arguments)
-        file = repository.find(chosen.model_path)
-        engine = Engine(file.path, chosen.target_device, chosen.plugin_config, nireq=1)
+        file = repository.find(chosen.model_path)[-1]
+        preparation = options.preparation(vars(chosen))
+        engine = Engine(file.path, chosen.target_device, chosen.plugin_config, 1, preparation)
         with chosen.requests.open("rb") as requests, chosen.answers.open("wb") as answers:
             for number, request in enumerate(_read(requests)):
                 response = _answer(engine, file.version, request, number)
@@ -62,9 +63,9 @@ def _answer(engine: Engine, version: str, request: Any, number: int) -> bytes:
     name = request.model_name
     model = ServedModel(name, version, engine, Metrics().add_model(name, version, engine.streams))
     try:
-        arrays = model.read_inputs(grpc_adapter.inputs_of(request))
+        arrays = model.read_inputs(grpc_adapter.inputs_of(request, request.raw_input_contents))
         wanted = model.wanted_outputs(grpc_adapter.outputs_of(request))
-        return grpc_adapter.encode(model, request.id, engine.infer(arrays, wanted))
+        return b"".join(grpc_adapter.encode(model, request.id, engine.infer(arrays, wanted)))
     except ServingError as error:
         raise InvalidRequest(f"request {number}: {error}") from None
 

@@ -7,18 +7,23 @@ as Python and RapidJSON do (`NaN`, `Infinity`), though JSON has no such numbers:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from server import tensors
-from server.engine import Answer
-from server.errors import InvalidRequest
-from server.plane import InputTensor, ServedModel, refuse_unsupported
+from server.errors import InvalidRequest, TooLarge
+from server.messages import InputTensor, refuse_too_many, refuse_unsupported
+from server.rest_request import Reply
 
+if TYPE_CHECKING:  # the process that reads long JSON needs no OpenVINO
+    from server.engine import Answer
+    from server.plane import ServedModel
+
+MAX_JSON_BYTES: Final = 1 << 26
 JSON_TYPE: Final = (b"content-type", b"application/json")
 _BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
-_HEADER_LENGTH: Final = b"inference-header-content-length"
+HEADER_LENGTH: Final = b"inference-header-content-length"
 _MAX_RANK: Final = 64  # numpy's own limit
 
 
@@ -33,15 +38,23 @@ class InferMessage:
     binary_default: bool
 
 
-def parse(body: bytes, header_length: bytes | None) -> InferMessage:
-    """The request in `body`; `header_length` is the header Inference-Header-Content-Length. Raises InvalidRequest."""
+def split(body: memoryview, header_length: bytes | None) -> tuple[bytes, memoryview]:
+    """JSON and binary data of a request; `header_length` is the header Inference-Header-Content-Length.
+
+    Raises InvalidRequest where that is wrong, TooLarge where the JSON is.
+    """
     length = _json_length(body, header_length)
-    content = _object(_load(body[:length] if length < len(body) else body), "body")
-    inputs, used = _inputs(content, memoryview(body)[length:], has_header=header_length is not None)
-    if length + used != len(body):
-        raise InvalidRequest(
-            f"body: {len(body) - length} bytes of binary data where binary_data_size adds up to {used}"
-        )
+    if length > MAX_JSON_BYTES:
+        raise TooLarge(f"body: JSON larger than {MAX_JSON_BYTES} bytes; send tensors as binary data")
+    return bytes(body[:length]), body[length:]
+
+
+def parse(text: bytes, binary_bytes: int, *, has_header: bool) -> InferMessage:
+    """The request, with a slice of the binary data in place of each binary tensor. Raises InvalidRequest."""
+    content = _object(_load(text), "body")
+    inputs, used = _inputs(content, binary_bytes, has_header=has_header)
+    if used != binary_bytes:
+        raise InvalidRequest(f"body: {binary_bytes} bytes of binary data where binary_data_size adds up to {used}")
     outputs = [_object(output, "outputs") for output in _list(content, "outputs")]
     names = [_text(output, "name", "outputs") for output in outputs]
     for name, output in zip(names, outputs, strict=True):
@@ -53,29 +66,61 @@ def parse(body: bytes, header_length: bytes | None) -> InferMessage:
     return InferMessage(_text(content, "id", "body", default=""), inputs, names, binary, binary_default)
 
 
-def encode(model: ServedModel, message: InferMessage, answer: Answer) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of the answer; raises InvalidRequest where an output has no JSON form."""
+def parse_to_arrays(text: bytes, binary_bytes: int, has_header: bool) -> InferMessage:
+    """The same, with JSON tensors read already: what a process gives to another one."""
+    message = parse(text, binary_bytes, has_header=has_header)
+    return replace(message, inputs=[_as_array(tensor) for tensor in message.inputs])
+
+
+def with_binary(inputs: Sequence[InputTensor], binary: memoryview) -> list[InputTensor]:
+    """The inputs, with their part of the binary data in place of the slices."""
+    return [
+        replace(tensor, data=binary[tensor.data]) if isinstance(tensor.data, slice) else tensor for tensor in inputs
+    ]
+
+
+def answer(model: ServedModel, message: InferMessage, found: Answer) -> tuple[dict[str, Any], dict[int, bytes]]:
+    """The answer's JSON without its tensors, and the raw tensors, by their position, that belong into it."""
     outputs: list[dict[str, Any]] = []
-    chunks: list[bytes] = []
-    for output in answer.outputs:
+    raws: dict[int, bytes] = {}
+    for position, output in enumerate(found.outputs):
         spec = output.spec
         entry: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": output.shape}
         if message.binary.get(spec.name, message.binary_default):
             entry["parameters"] = {"binary_data_size": len(output.raw)}
-            chunks.append(output.raw)
         else:
-            entry["data"] = tensors.to_json(f"output {spec.name}", spec.datatype, output.raw)
+            raws[position] = output.raw
         outputs.append(entry)
     content: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if message.request_id:
         content["id"] = message.request_id
-    header = json.dumps(content).encode()
-    if not chunks:
-        return 200, [JSON_TYPE], header
-    return 200, [_BINARY_TYPE, (_HEADER_LENGTH, str(len(header)).encode())], b"".join((header, *chunks))
+    return content, raws
 
 
-def _json_length(body: bytes, header_length: bytes | None) -> int:
+def render(content: dict[str, Any], raws: Mapping[int, bytes]) -> bytes:
+    """The answer's JSON; raises InvalidRequest where an output has no JSON form."""
+    for position, raw in raws.items():
+        entry = content["outputs"][position]
+        entry["data"] = tensors.to_json(f"output {entry['name']}", entry["datatype"], raw)
+    return json.dumps(content).encode()
+
+
+def reply(text: bytes, binary: Sequence[bytes]) -> Reply:
+    """Status, headers and body of an answer."""
+    if not binary:
+        return 200, [JSON_TYPE], [text]
+    return 200, [_BINARY_TYPE, (HEADER_LENGTH, str(len(text)).encode())], [text, *binary]
+
+
+def _as_array(tensor: InputTensor) -> InputTensor:
+    if isinstance(tensor.data, slice):
+        return tensor
+    known = tensor.datatype in tensors.DATATYPES  # else it is refused later, with what the model takes
+    data = tensor.read(f"input {tensor.name[:100]}", tensor.datatype, tensor.shape, tensor.data) if known else None
+    return replace(tensor, data=data, read=tensors.from_array)
+
+
+def _json_length(body: memoryview, header_length: bytes | None) -> int:
     if header_length is None:
         return len(body)
     digits = len(str(len(body)))  # a number of more digits is not worth reading
@@ -102,8 +147,8 @@ def _load(text: bytes) -> Any:
         ) from None
 
 
-def _inputs(content: dict[str, Any], binary: memoryview, *, has_header: bool) -> tuple[list[InputTensor], int]:
-    """The inputs, and how many bytes of `binary` they take, in their order."""
+def _inputs(content: dict[str, Any], binary_bytes: int, *, has_header: bool) -> tuple[list[InputTensor], int]:
+    """The inputs, and how many bytes of binary data they take, in their order."""
     inputs: list[InputTensor] = []
     used = 0
     for entry in _list(content, "inputs"):
@@ -124,11 +169,11 @@ def _inputs(content: dict[str, Any], binary: memoryview, *, has_header: bool) ->
             raise InvalidRequest(f"{field}: binary_data_size needs the header Inference-Header-Content-Length")
         if "data" in tensor:
             raise InvalidRequest(f"{field}: has data beside binary_data_size; send one of them")
-        if type(size) is not int or not 0 <= size <= len(binary) - used:
+        if type(size) is not int or not 0 <= size <= binary_bytes - used:
             raise InvalidRequest(
-                f"{field}: binary_data_size {size!r:.40} is not within the {len(binary) - used} bytes left"
+                f"{field}: binary_data_size {size!r:.40} is not within the {binary_bytes - used} bytes left"
             )
-        inputs.append(InputTensor(name, datatype, shape, binary[used : used + size], tensors.from_raw))
+        inputs.append(InputTensor(name, datatype, shape, slice(used, used + size), tensors.from_raw))
         used += size
     return inputs, used
 
@@ -137,8 +182,8 @@ def _shape(tensor: dict[str, Any], field: str) -> list[int]:
     shape = tensor.get("shape")
     if (
         not isinstance(shape, list)
-        or any(type(size) is not int or size < 0 for size in shape)
         or len(shape) > _MAX_RANK
+        or any(type(size) is not int or size < 0 for size in shape)
     ):
         raise InvalidRequest(f"{field}: shape must be a list of whole numbers")
     return shape
@@ -148,6 +193,7 @@ def _list(content: dict[str, Any], key: str) -> list[Any]:
     value = content.get(key, [])
     if not isinstance(value, list):
         raise InvalidRequest(f"{key}: must be a list")
+    refuse_too_many(key, len(value))
     return value
 
 

@@ -34,6 +34,7 @@ class Datatype:
 
 
 BYTES: Final = "BYTES"
+MAX_STRINGS: Final = 1 << 20  # elements of one tensor: each becomes an object of its own
 _INTEGER: Final = frozenset({int})
 _NUMBER: Final = frozenset({int, float})
 _JSON_TYPE_NAMES: Final = {
@@ -74,7 +75,8 @@ def raw_only(datatype: str) -> bool:
 def from_raw(name: str, datatype: str, shape: Sequence[int], raw: Buffer) -> Array:
     """The array of `shape` over `raw`: a read-only view (BYTES: decoded); it copies only what is not aligned."""
     if datatype == BYTES:
-        elements = _split_bytes(name, raw)
+        _refuse_too_many_strings(name, math.prod(shape))
+        elements = _split_bytes(name, raw, math.prod(shape))
         if len(elements) != math.prod(shape):
             raise InvalidRequest(f"{name}: {len(elements)} BYTES elements for shape {list(shape)}")
         return _shaped(name, _object_array(elements), shape)
@@ -109,6 +111,11 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence
         raise InvalidRequest(f"{name}: a value is outside the range of {datatype}") from None
 
 
+def from_array(name: str, datatype: str, shape: Sequence[int], array: Array) -> Array:
+    """The array that was read before, by another process."""
+    return array
+
+
 def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Array:
     """The array of `shape` from JSON: a flat list in row-major order, or lists nested as the shape says."""
     if not isinstance(data, list):
@@ -129,7 +136,7 @@ def to_json(name: str, datatype: str, raw: Buffer) -> list[Any]:
         values: list[Any] = np.frombuffer(raw, DATATYPES[datatype].dtype).tolist()
         return values
     try:
-        return [item.decode() for item in _split_bytes(name, raw)]
+        return [item.decode() for item in _split_bytes(name, raw, len(raw))]
     except UnicodeDecodeError:
         raise InvalidRequest(f"{name}: an element is not UTF-8; ask for it with binary_data") from None
 
@@ -142,11 +149,17 @@ def _shaped(name: str, array: Array, shape: Sequence[int]) -> Array:
         raise InvalidRequest(f"{name}: shape has more or larger dimensions than a tensor can have") from None
 
 
-def _split_bytes(name: str, raw: Buffer) -> list[bytes]:
+def _refuse_too_many_strings(name: str, number: int) -> None:
+    if number > MAX_STRINGS:
+        raise InvalidRequest(f"{name}: {number} BYTES elements are too many; {MAX_STRINGS} are read")
+
+
+def _split_bytes(name: str, raw: Buffer, number: int) -> list[bytes]:
+    """The elements, of which there should be `number`: a few more than that are not worth reading."""
     view = memoryview(raw)
-    elements = []
+    elements: list[bytes] = []
     position = 0
-    while position < len(view):
+    while position < len(view) and len(elements) <= number:
         start = position + 4
         if start > len(view):
             raise InvalidRequest(f"{name}: {len(view) - position} bytes at the end where a 4-byte length was expected")

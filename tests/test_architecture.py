@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("server", "clients", "controller", "benchmarks")
 MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-OFFLINE = {"analyse", "report", "rundir.py"}
+OFFLINE = {"analyse", "compare", "report", "rundir.py"}
 ONLINE_LIBRARIES = {"locust", "gevent", "grpc", "tritonclient", "openvino", "docker"}
 
 
@@ -30,10 +30,12 @@ def within(name: str, *packages: str) -> bool:
 
 
 def forbidden(path: Path, name: str) -> bool:
-    place, stem = path.parts[0], path.stem
+    place = path.parts[0]
     top = name.split(".")[0]
+    if top == "docker" and path.parts[:2] != ("controller", "launch"):
+        return True
     if place == "server":
-        return top in ("clients", "controller") or (top == "openvino" and stem != "engine")
+        return top in ("clients", "controller") or (top == "openvino" and path.parts[1] != "engine")
     if place == "clients":
         if top in ("locust", "gevent") and path.parts[1] != "load":
             return True

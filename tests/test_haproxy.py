@@ -22,6 +22,9 @@ import pytest
 
 from controller.collect.balancer_log import Tally, read
 from controller.collect.scrape import Scraper
+from controller.errors import LoadproofError
+from controller.launch.balancer import require_room
+from tests.ports import free_ports
 
 CONFIGURATION = Path(__file__).parent.parent / "haproxy" / "haproxy.cfg"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -109,7 +112,8 @@ class Lab:
         self.said = directory / "haproxy.log"
         with self.said.open("wb") as said:
             self.haproxy = subprocess.Popen(["haproxy", "-db", "-f", str(CONFIGURATION)], env=environment, stderr=said)
-        self.scraper = Scraper({"balancer": f"http://{stats}/metrics"})
+        self.metrics_url = f"http://{stats}/metrics"
+        self.scraper = Scraper({"balancer": self.metrics_url})
         wait_until(lambda: self.scraper.scrape()["balancer"] is not None)
 
     def channel(self) -> grpc.Channel:
@@ -186,14 +190,6 @@ def grpc_server() -> Iterator[str]:
     server.start()
     yield f"127.0.0.1:{port}"
     server.stop(None).wait()
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
@@ -347,6 +343,15 @@ def test_a_refused_connection_is_not_tried_again(start: Start) -> None:
     assert lab.counted("retry_warnings_total", "rest_infer") == 0
     row = lab.finish()[0][-1]
     assert (row["id"], row["status"], row["retries"]) == ("refused", 503, 0)
+
+
+def test_more_clients_than_it_takes_are_one_line_with_the_cure(start: Start) -> None:
+    lab = start()
+    require_room(lab.metrics_url, 8)
+    with pytest.raises(
+        LoadproofError, match=r"load.clients = 40000, but HAProxy takes only \d+ connections: .*ulimit -n"
+    ):
+        require_room(lab.metrics_url, 40_000)
 
 
 def test_an_id_is_bounded_and_cannot_break_the_line(start: Start, rest_server: Rest) -> None:

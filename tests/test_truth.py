@@ -16,11 +16,11 @@ from tests.truth.cells import Cell, measure, nearest_rank
 from tests.truth.losses import LOSSES, WRONG, Aftermath, Loss, lose
 from tests.truth.session import LOADPROOF, ROOT, Outcome, finish, join, loadproof, truth_server
 
-# All twelve are in scripts/prove.
+# All of them are in scripts/prove.
 CELLS: Final = [
     Cell("constant", "open", "grpc"),
-    Cell("constant", "closed", "rest"),
-    Cell("bimodal", "closed", "grpc"),
+    Cell("constant", "closed", "rest", "tritonclient"),
+    Cell("bimodal", "closed", "grpc", "tritonclient"),
     Cell("bimodal", "open", "rest"),
     Cell("stalling", "closed", "rest"),
 ]
@@ -77,7 +77,7 @@ class Told:
 def told(lies: tuple[str, ...], protocol: str, place: Path) -> Told:
     """A closed loop, so that no other request is on the connection that a lie cuts."""
     with truth_server(place / "log", "--delay-ms", "5", "--every", "7", "--lies", *lies) as server:
-        load = {"protocol": protocol, "clients": 4}
+        load = {"protocol": protocol, "clients": 4, "transport": "wire" if len(lies) > 1 else "tritonclient"}
         outcome = loadproof(server, place / "out", load, {"warmup_s": 0.5, "duration_s": 1.5, "drain_s": 1})
         return Told(outcome, {visit["id"]: visit for visit in server.visits()})
 

@@ -30,29 +30,36 @@ from gevent.event import Event
 from clients.load.alarm import Alarm
 from clients.load.session import Request, Session
 from clients.load.transports import OpenTransport
+from clients.records import LOST
 from clients.schedule import Block, part, planned
 
 SPIN_NS: Final = 100_000
 BACKLOG_MAX: Final = 1000  # answers that are stamped and not read yet
 SLEEP_NS_MAX: Final = 100_000_000  # so that the end of the run is noticed
+LOST_NS: Final = 2_000_000_000  # how long after the drain a request that was given up may keep its end to itself
 
 
 class Dispatcher:
     """One worker's requests: its own greenlet sends them, `run` returns when the last one has ended.
 
     No request waits for another: one that is due while the worker's share of load.max_in_flight is under way is
-    recorded as unsent, and so is what is left when the drain is over. What follows a gRPC client's first request is not
-    held back for HAProxy's sake: at a rate the first ones are a gap apart, and a client that opens with a burst (a
-    trace) gets a backend connection for each stream that comes before the first of them is established.
+    recorded as unsent, and so is what is left when the drain is over. A request whose end the client library never
+    tells is recorded as lost LOST_NS after the drain: one silent future must not keep back the worker's records.
+    What follows a gRPC client's first request is not held back for HAProxy's sake: at a rate the first ones are a gap
+    apart, and a client that opens with a burst (a trace) gets a backend connection for each stream that comes before
+    the first of them is established.
     """
 
     def __init__(self, session: Session, trace_ns: Any) -> None:
-        load = session.spec.load
+        spec, load = session.spec, session.spec.load
         self._session = session
         self._clients: list[OpenTransport] = session.transports
         self._limit = ceil(load.max_in_flight * len(self._clients) / load.clients)
+        self._backlog_max = max(1, min(BACKLOG_MAX, self._limit // 2))  # what is not read yet counts as in flight
         self._payloads = [session.first_payload(session.first_client + n) for n in range(len(self._clients))]
-        self._plan = part(planned(load, session.spec.measure, trace_ns), session.first_client, len(self._clients))
+        plan = planned(load, spec.measure, trace_ns, spec.repeat)
+        self._plan = part(plan, session.first_client, len(self._clients))
+        self._under_way: dict[int, tuple[Request, OpenTransport, int]] = {}  # by sequence, with the sent time
         self._arrived: deque[tuple[Request, OpenTransport, int, int, int, Any]] = deque()
         self._noted = Event()
 
@@ -67,8 +74,12 @@ class Dispatcher:
                 if not wait_until(planned_ns, session, alarm):
                     break
                 self._send(planned_ns, sequence, client)
+                if len(self._arrived) >= self._backlog_max:  # sends are so close that the judge never gets its turn
+                    self._judge_one()
         while session.in_flight:
             gevent.sleep(0.01)
+            if time.monotonic_ns() > session.give_up_ns + LOST_NS:
+                self._lose_the_silent()
         judge.kill()
         session.landed.set()
 
@@ -81,28 +92,38 @@ class Dispatcher:
             return
         self._payloads[index] = (request.payload + 1) % session.payloads
         transport = self._clients[index]
+        self._under_way[sequence] = request, transport, time.monotonic_ns()
         transport.start(request.payload, session.leave(request), partial(self._arrive, request, transport))
 
     def _arrive(
         self, request: Request, transport: OpenTransport, sent_ns: int, received_ns: int, status: int, result: Any
     ) -> None:
         """Only takes note: the answers that came with this one, after a stall say, are stamped before any is read."""
+        if self._under_way.pop(request.sequence, None) is None:
+            return  # it is recorded as lost: it has spoken too late
         self._arrived.append((request, transport, sent_ns, received_ns, status, result))
         self._noted.set()
 
+    def _lose_the_silent(self) -> None:
+        for request, transport, sent_ns in list(self._under_way.values()):
+            self._arrive(request, transport, sent_ns, time.monotonic_ns(), LOST, None)
+
     def _judge_forever(self) -> None:
-        """Reads, compares and records answers while nothing else is to do; a long backlog no longer waits for that."""
+        """Reads, compares and records answers while nothing else is to do."""
         while True:
             self._noted.wait()
             self._noted.clear()
             while self._arrived:
-                if len(self._arrived) < BACKLOG_MAX:
-                    gevent.idle()
-                request, *answer = self._arrived.popleft()
-                try:
-                    self._session.arrive(request, *answer)
-                except Exception as error:
-                    self._session.trouble = f"request {request.sequence}: {error!r}"
+                gevent.idle()
+                if self._arrived:
+                    self._judge_one()
+
+    def _judge_one(self) -> None:
+        request, *answer = self._arrived.popleft()
+        try:
+            self._session.arrive(request, *answer)
+        except Exception as error:
+            self._session.trouble = f"request {request.sequence}: {error!r}"
 
 
 def _requests(plan: Iterator[Block]) -> Iterator[tuple[int, int]]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import gevent
 import psutil
 from gevent.event import Event
 from gevent.queue import Queue
 from locust.dispatch import UsersDispatcher
 
-from clients.load import messages
+from clients.load import clocks, messages
+from clients.load.clocks import Exchange, Reading
 from clients.records import UNSENT
+from clients.spec import Load
 from clients.spool import Receiver
 
 SILENT_S_MAX: Final = 10.0  # a worker reports twice a second
-PINGS: Final = 5
+PONG_S_MAX: Final = 10.0
 
 
 class SpawnOnce(UsersDispatcher):  # type: ignore[misc]
@@ -36,27 +41,61 @@ class SpawnOnce(UsersDispatcher):  # type: ignore[misc]
         """A lost worker's users are lost."""
 
 
-class Node:
-    """One worker. `number` counts from 1; times in `offset_ns` are its clock less ours."""
+class Refusal(NamedTuple):
+    """Why a worker is not taken, and whether the next run may take it."""
 
-    def __init__(self, identity: str, number: int, hello: dict[str, Any], records: Path) -> None:
+    message: str
+    again: bool
+
+
+def refusal(hello: dict[str, Any], here: Collection[Node], load: Load) -> Refusal | None:
+    """None for a worker that is taken; those from elsewhere take no place of those that the controller starts."""
+    who, own, other = f"the worker with pid {hello['pid']} on {hello['host']}", messages.version(), hello["version"]
+    if other != own:
+        return Refusal(f"{who} is Loadproof {other}, and the master is {own}: install {own} there", again=False)
+    places = load.expect_workers if hello["joined"] else load.processes - load.expect_workers
+    if sum(node.joined == hello["joined"] for node in here) < places:
+        return None
+    return Refusal(f"{who} is one too many: this run takes {places}", again=True)
+
+
+def absent(here: Collection[Node], load: Load, where: str) -> str:
+    """Who is still missing `where` the master listens, under the plan's key."""
+    joined = sum(node.joined for node in here)
+    if joined < load.expect_workers:
+        start = f"start the others with `loadproof worker --master {where}`"
+        return f"load.expect_workers: only {joined} of {load.expect_workers} workers came ({start})"
+    return f"load.processes: only {len(here)} of {load.processes} workers came to {where}"
+
+
+class Node:
+    """One worker; `number` counts from 1.
+
+    `count` is told each piece of records that comes; `health` is the last row of clients.load.health that came.
+    """
+
+    def __init__(
+        self, identity: str, number: int, hello: dict[str, Any], records: Path, count: Callable[[bytes], None] | None
+    ) -> None:
         self.identity = identity
         self.number = number
         self.pid: int = hello["pid"]
         self.host: str = hello["host"]
         self.version: str = hello["version"]
+        self.joined: bool = hello["joined"]
         self.same_clock = hello["clock"] == messages.clock()
-        self.offset_ns = 0
-        self.round_trip_ns = 0
+        self.before: Reading | None = None
+        self._after: Reading | None = None
         self.clients = 0
         self.first_client = 0
         self.counts = dict.fromkeys(messages.COUNTS, 0)
+        self.health: dict[str, Any] = {}
         self.part_taken, self.loaded, self.armed = Event(), Event(), Event()
         self.pongs: Any = Queue()
         self.done = False
         self.lost: str | None = None
         self.heard_s = time.monotonic()
-        self.receiver = Receiver(records)
+        self.receiver = Receiver(records, count)
         self._spool = Path(hello["spool"])
         self._process = _process(self.pid) if hello["machine"] == messages.machine() else None
 
@@ -64,6 +103,11 @@ class Node:
     def over(self) -> bool:
         """Nothing more is expected of it."""
         return self.done or self.lost is not None
+
+    @property
+    def local_pid(self) -> int | None:
+        """Its process, where that is on this machine."""
+        return self._process and self._process.pid
 
     @property
     def dead(self) -> str | None:
@@ -90,17 +134,27 @@ class Node:
             self._spool.unlink(missing_ok=True)
         self.lost = f"{self.lost}; {rows} records were recovered from its spool file"
 
-    def measure_clock(self, send: Any) -> None:
-        """Round trip and clock offset, from the quickest of some exchanges (Cristian 1989: the reply is its middle)."""
-        best_ns = 2**62
-        for number in range(PINGS):
-            sent_ns = time.monotonic_ns()
-            send(messages.PING, {"number": number}, self.identity)
-            worker_ns, received_ns = self.pongs.get(timeout=10)
-            if received_ns - sent_ns < best_ns:
-                best_ns = received_ns - sent_ns
-                self.offset_ns = 0 if self.same_clock else worker_ns - (sent_ns + received_ns) // 2
-        self.round_trip_ns = best_ns
+    def read_clock(self, send: Any) -> Reading:
+        """Before the run: `before` is its clock less ours; raises TimeoutError where it does not answer."""
+        pings = clocks.SAME_CLOCK_PINGS if self.same_clock else clocks.PINGS
+        exchanges = [self._ping(send, number) for number in range(pings)]
+        self.before = clocks.reading(exchanges, same_clock=self.same_clock)
+        return self.before
+
+    def read_clock_again(self, send: Any) -> None:
+        """After the run: how far it has drifted; a worker that does not answer any more is believed to have drifted."""
+        with contextlib.suppress(TimeoutError):
+            exchanges = [self._ping(send, number) for number in range(clocks.PINGS)]
+            self._after = clocks.reading(exchanges, same_clock=False)
+
+    def _ping(self, send: Any, number: int) -> Exchange:
+        sent_ns = time.monotonic_ns()
+        send(messages.PING, {"number": number}, self.identity)
+        with gevent.Timeout(PONG_S_MAX, TimeoutError(f"worker {self.number} did not answer a ping")):
+            while True:
+                answered, answered_ns, received_ns = self.pongs.get()
+                if answered == number:
+                    return Exchange(sent_ns, answered_ns, received_ns)
 
     def summary(self) -> dict[str, Any]:
         """Its entry in load.json and in the `end` event."""
@@ -114,6 +168,7 @@ class Node:
             "unsent": self.counts["unsent"],
             "records": self.receiver.rows,
             "complete": self.done,
+            **(clocks.summary(self.before, self._after, time.monotonic_ns()) if self.before else {}),
         }
 
 

@@ -1,46 +1,124 @@
-"""How busy this load-generating process is: a row about each second."""
+"""How this load-generating process fares: a row about each second of its CPU, its event loop, its clock, its pauses."""
 
 from __future__ import annotations
 
+import gc
 import os
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+import gevent
 import psutil
+
+LAG_PERIOD_S: Final = 0.02  # 50 looks a second at how late the loop wakes a timer: 0.3 % of a core
+LATE_MS: Final = 10.0  # gevent's timers are some ms late by themselves
+
+
+class Lag:
+    """How late the event loop wakes a timer that is due each LAG_PERIOD_S: nothing else of the process ran meanwhile.
+
+    What is over LATE_MS counts as standing still. A loop that stands for half a second wakes this once, half a second
+    late: so time is counted, not wake-ups.
+    """
+
+    def __init__(self) -> None:
+        self.max_ms = self.stood_ms = 0.0
+        gevent.spawn(self._watch)
+
+    def _watch(self) -> None:
+        while True:
+            due_ns = time.monotonic_ns() + round(LAG_PERIOD_S * 1e9)
+            gevent.sleep(LAG_PERIOD_S)
+            lag_ms = (time.monotonic_ns() - due_ns) / 1e6
+            self.max_ms = max(self.max_ms, lag_ms)
+            self.stood_ms += max(0.0, lag_ms - LATE_MS)
+
+    def take(self) -> tuple[float, float]:
+        """The longest lag and how long the loop stood still, in ms, since the last call."""
+        taken = self.max_ms, self.stood_ms
+        self.max_ms = self.stood_ms = 0.0
+        return taken
+
+
+class Pauses:
+    """Garbage collections, while nothing else of the process runs; ms."""
+
+    def __init__(self) -> None:
+        self.ms = 0.0
+        self._began_ns = 0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began_ns = time.perf_counter_ns()
+        else:
+            self.ms += (time.perf_counter_ns() - self._began_ns) / 1e6
 
 
 class Health:
-    """CPU between two rows (percent of one core, all threads) and resident memory."""
+    """Rows about the second before: see `row`."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._t0_ns: int | None = None
         self._read_ns = self._cpu_ns = 0
+        self._waited_ns: dict[str, int] = {}
         self._sums: dict[str, float] = {}
 
     def begin(self, t0_ns: int) -> None:
         """T0 (monotonic ns): rows are made from now on, their times count from it."""
         self._t0_ns = t0_ns
-        self._read_ns, self._cpu_ns = time.monotonic_ns(), _cpu_ns()
+        self._read_ns, self._cpu_ns, self._waited_ns = time.monotonic_ns(), _cpu_ns(), _waited_ns()
+        self._lag, self._pauses = Lag(), Pauses()
 
     def row(self, **sums: float) -> dict[str, Any] | None:
-        """`time_s`, `cpu_percent`, `rss_bytes`, and by how much `sums` grew, once a second; else and before T0 None."""
+        """The columns of rundir.GENERATOR that a process knows of itself, once a second; else and before T0 None.
+
+        `sums`: by how much each grew since the row before.
+        """
         now_ns = time.monotonic_ns()
         if self._t0_ns is None or now_ns - self._read_ns < 900_000_000:
             return None
-        cpu_ns = _cpu_ns()
-        percent = (cpu_ns - self._cpu_ns) / (now_ns - self._read_ns) * 100
-        self._read_ns, self._cpu_ns = now_ns, cpu_ns
-        grown = {name: round(total - self._sums.get(name, 0), 1) for name, total in sums.items()}
-        self._sums = sums
-        return {
-            **grown,
+        cpu_ns, waited_ns, seconds = _cpu_ns(), _waited_ns(), (now_ns - self._read_ns) / 1e9
+        # A thread that ended took its wait with it; a new one counts from 0.
+        waits = sum(max(0, wait - self._waited_ns.get(thread, 0)) for thread, wait in waited_ns.items())
+        lag_ms, stood_ms = self._lag.take()
+        sums["gc_ms"] = self._pauses.ms
+        row = {
+            **{name: round(total - self._sums.get(name, 0), 2) for name, total in sums.items()},
             "time_s": round((now_ns - self._t0_ns) / 1e9, 3),
-            "cpu_percent": round(percent, 1),
+            "cpu_percent": round((cpu_ns - self._cpu_ns) / seconds / 1e7, 1),
+            "wait_percent": round(waits / seconds / 1e7, 1),
+            "lag_ms": round(lag_ms, 2),
+            "stood_ms": round(stood_ms, 2),
+            "wall_ns": wall_ns(),
             "rss_bytes": self._process.memory_info().rss,
         }
+        self._read_ns, self._cpu_ns, self._waited_ns, self._sums = now_ns, cpu_ns, waited_ns, sums
+        return row
+
+
+def wall_ns() -> int:
+    """The wall clock less the monotonic clock: it changes only where the wall clock is set. The closest of three."""
+    readings = []
+    for _ in range(3):
+        before_ns, now_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        readings.append((after_ns - before_ns, now_ns - (before_ns + after_ns) // 2))
+    return min(readings)[1]
 
 
 def _cpu_ns() -> int:
     times = os.times()
     return round((times.user + times.system) * 1e9)
+
+
+def _waited_ns() -> dict[str, int]:
+    """How long each thread was ready to run and had no core, by the kernel's scheduler; {}: it does not say."""
+    waited = {}
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            waited[thread.name] = int((thread / "schedstat").read_text().split()[1])
+        except (OSError, IndexError):  # it ended; a kernel without these statistics
+            continue
+    return waited

@@ -2,23 +2,26 @@
 
 | message | from | carries |
 |---|---|---|
-| HELLO | worker | who it is: pid, host, version, machine, clock, spool |
-| LOAD | master | the worker's number, the load spec, the sizes of the parcels that follow |
+| HELLO | worker | who it is: pid, host, version, machine, clock, spool; whether it joined by `loadproof worker` |
+| REFUSED | master | why it is not taken, and whether the next run may take it |
+| LOAD | master | the worker's number, the load spec, whether Locust's UI is on, the sizes of the parcels that follow |
 | PART | master | a slice of a parcel (payloads, answers, trace: int64 ns); the next one follows its PART_TAKEN |
 | LOADED | worker | payloads and answers are decoded and encoded |
 | (Locust's spawn) | master | so many users: they connect |
 | ARMED | worker | so many clients are connected |
-| PING, PONG | both | round trip and clock offset |
+| PING, PONG | both | round trip and clock offset; before START and once more after DONE |
 | START | master | T0 on the worker's clock, the number of its first client |
 | REPORT | worker | twice a second: COUNTS; each second how busy it is |
 | CHUNK, CHUNK_TAKEN | both | records; the chunk number expected next |
 | FINISH | master | stop early |
-| DONE | worker | all that was sent is recorded and acknowledged |
+| DONE | worker | all that was sent is recorded and acknowledged; whether it ended before it should have |
 | FAILED | worker | why it cannot go on |
+| OVER | master | the run is over; whether it was the campaign's last |
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -29,6 +32,7 @@ from google.protobuf import proto
 from tritonclient.grpc import service_pb2
 
 HELLO: Final = "loadproof-hello"
+REFUSED: Final = "loadproof-refused"
 LOAD: Final = "loadproof-load"
 PART: Final = "loadproof-part"
 PART_TAKEN: Final = "loadproof-part-taken"
@@ -43,6 +47,7 @@ CHUNK_TAKEN: Final = "loadproof-chunk-taken"
 FINISH: Final = "loadproof-finish"
 DONE: Final = "loadproof-done"
 FAILED: Final = "loadproof-failed"
+OVER: Final = "loadproof-over"
 
 # unsent: due, recorded, never sent (open loop); in_flight and connections are now, the others since T0
 COUNTS: Final = ("sent", "unsent", "ok", "failed", "wrong", "in_flight", "connections")
@@ -71,6 +76,11 @@ def _messages(parcel: bytes, kind: Any) -> list[Any]:
     while (message := proto.parse_length_prefixed(kind, stream)) is not None:
         found.append(message)
     return found
+
+
+def version() -> str:
+    """Of this Loadproof: master and workers have to be of one."""
+    return importlib.metadata.version("loadproof")
 
 
 def clock() -> str:

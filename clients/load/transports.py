@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from clients.answers import Tensor
 from clients.spec import LoadSpec
@@ -17,17 +17,28 @@ class Failure(Exception):
         self.status = status
 
 
+class Answered(NamedTuple):
+    """A request that got a whole answer: monotonic ns, stamped directly around the library's call, and what came."""
+
+    sent_ns: int
+    received_ns: int
+    result: Any
+
+
 class Transport(Protocol):
     """One client with a TCP connection of its own and, by `infer`, at most one request in flight."""
 
     def connect(self, timeout_s: float) -> None:
         """Connects and asks whether the server is ready, without an inference; raises Failure."""
 
-    def infer(self, payload: int, request_id: str) -> Any:
+    def infer(self, payload: int, request_id: str) -> Answered:
         """Sends payload number `payload` and waits for the whole answer, at most load.timeout_s; raises Failure."""
 
+    def content(self, result: Any) -> Any:
+        """What `tensors` reads of `result`: where two are equal, their tensors are. None: this library hides it."""
+
     def tensors(self, result: Any) -> list[Tensor]:
-        """The outputs of what `infer` returned; raises Failure where they cannot be read. Not timed."""
+        """The outputs of the `result` that came; raises Failure where they cannot be read. Not timed."""
 
     def abort(self) -> None:
         """Gives up the request in flight, if any (its `infer` raises Failure(TIMEOUT)); nothing can be sent after."""
@@ -49,12 +60,18 @@ class OpenTransport(Transport, Protocol):
     def connections(self) -> int:
         """TCP connections now open."""
 
+    @property
+    def held(self) -> int:
+        """Requests until now that waited for one of the server's streams; 0 where the library does not say."""
+
     def start(self, payload: int, request_id: str, done: Done) -> None:
         """Sends payload number `payload` and does not wait: `done` is called once, within load.timeout_s."""
 
 
 def prepare(spec: LoadSpec, requests: Sequence[Any]) -> Callable[[], OpenTransport]:
     """Encodes the payloads (ModelInferRequest messages) once for all clients of the process; returns what makes one."""
+    if spec.load.transport == "wire":
+        return _prepare_wire(spec, requests)
     if spec.load.protocol == "grpc":
         from clients.load.triton_grpc import GrpcTransport, encode
 
@@ -64,3 +81,15 @@ def prepare(spec: LoadSpec, requests: Sequence[Any]) -> Callable[[], OpenTranspo
 
     rest_inputs = [encode_rest(request) for request in requests]
     return lambda: RestClient(spec, rest_inputs)
+
+
+def _prepare_wire(spec: LoadSpec, requests: Sequence[Any]) -> Callable[[], OpenTransport]:
+    if spec.load.protocol == "grpc":
+        from clients.load.wire import grpc
+
+        messages = [grpc.encode(spec, request) for request in requests]
+        return lambda: grpc.GrpcWire(spec, messages)
+    from clients.load.wire import rest
+
+    messages = [rest.encode(spec, request) for request in requests]
+    return lambda: rest.RestWire(spec, messages)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc.experimental.gevent
-import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
-from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor, triton_to_np_dtype
+from tritonclient.utils import InferenceServerException
 
-from clients.answers import Tensor, pack
-from clients.load.transports import Done, Failure
+from clients.answers import Tensor
+from clients.load.kserve import arrays, read_response
+from clients.load.transports import Answered, Done, Failure
 from clients.records import CONNECTION, GRPC_CODES, ID_HEADER, OK, TIMEOUT, UNREADABLE
 from clients.spec import LoadSpec
 
@@ -30,33 +30,6 @@ CHANNEL: Final = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 RESETS: Final = ("UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN")  # what gRPC makes of a connection or stream cut off
-CONTENTS: Final = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-
-
-def arrays(request: Any) -> list[tuple[str, list[int], str, Any]]:
-    """The inputs of a ModelInferRequest with raw contents: (name, shape, datatype, numpy array) each."""
-    found = []
-    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
-        shape = list(tensor.shape)
-        if tensor.datatype == "BYTES":
-            array = deserialize_bytes_tensor(raw)
-        else:
-            array = np.frombuffer(raw, triton_to_np_dtype(tensor.datatype))
-        found.append((tensor.name, shape, tensor.datatype, array.reshape(shape)))
-    return found
 
 
 def encode(request: Any) -> list[Any]:
@@ -98,17 +71,18 @@ class GrpcTransport:
         if not ready:
             raise Failure(GRPC_CODES["UNAVAILABLE"], "the server says that it is not ready")
 
-    def infer(self, payload: int, request_id: str) -> Any:
-        began_s = time.monotonic()
+    def infer(self, payload: int, request_id: str) -> Answered:
+        sent_ns = time.monotonic_ns()
         try:
-            return self._client.infer(
+            result = self._client.infer(
                 self._model,
                 self._inputs[payload],
                 headers={ID_HEADER: request_id},
                 client_timeout=self._timeout_s,
             )
         except InferenceServerException as error:
-            raise self._failure(error, overdue=self._overdue(time.monotonic() - began_s)) from None
+            raise self._failure(error, overdue=self._overdue((time.monotonic_ns() - sent_ns) / 1e9)) from None
+        return Answered(sent_ns, time.monotonic_ns(), result)
 
     def start(self, payload: int, request_id: str, done: Done) -> None:
         """The answer is stamped in the channel's own greenlet. A greenlet for each request would cost as much CPU and a
@@ -135,6 +109,10 @@ class GrpcTransport:
     def connections(self) -> int:
         return 1
 
+    @property
+    def held(self) -> int:
+        return 0
+
     def _overdue(self, waited_s: float) -> bool:
         """The server knows the deadline too, and its word for it may be the first to arrive."""
         return waited_s > 0.99 * self._timeout_s
@@ -152,6 +130,9 @@ class GrpcTransport:
             return Failure(CONNECTION, message)
         return Failure(GRPC_CODES.get(name, GRPC_CODES["UNKNOWN"]), message)
 
+    def content(self, result: Any) -> Any:
+        return None
+
     def tensors(self, result: Any) -> list[Tensor]:
         answer = result.get_response()
         if isinstance(answer, DecodeError):
@@ -168,18 +149,3 @@ class GrpcTransport:
     def close(self) -> None:
         """Has to be called: a channel that is left to its destructor under gevent hangs the process at exit."""
         self._client.close()
-
-
-def read_response(answer: Any) -> list[Tensor]:
-    """The outputs of a ModelInferResponse, raw or typed; raises ValueError where contents and outputs don't fit."""
-    raw = answer.raw_output_contents
-    if len(raw) == len(answer.outputs):
-        return [Tensor(y.name, y.datatype, tuple(y.shape), r) for y, r in zip(answer.outputs, raw, strict=True)]
-    if raw:
-        raise ValueError(f"{len(answer.outputs)} outputs with {len(raw)} raw contents")
-    return [Tensor(y.name, y.datatype, tuple(y.shape), pack(y.datatype, _typed_contents(y))) for y in answer.outputs]
-
-
-def _typed_contents(output: Any) -> Sequence[Any]:
-    field = CONTENTS.get(output.datatype)
-    return getattr(output.contents, field) if field else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,8 +14,8 @@ from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from clients.answers import Tensor, pack
-from clients.load.transports import Done, Failure
-from clients.load.triton_grpc import arrays
+from clients.load.kserve import arrays
+from clients.load.transports import Answered, Done, Failure
 from clients.records import CONNECTION, ID_HEADER, OK, TIMEOUT, UNREADABLE
 from clients.spec import LoadSpec
 
@@ -41,9 +42,11 @@ class RestConnection:
         self._aborted = False
 
     def _open(self) -> Any:
-        return InferenceServerClient(
+        client = InferenceServerClient(
             self._url, concurrency=1, connection_timeout=self._timeout_s, network_timeout=self._timeout_s
         )
+        client._client_stub._connection_pool._is_socket_alive = _is_alive
+        return client
 
     def connect(self, timeout_s: float) -> None:
         timer = gevent.Timeout.start_new(timeout_s)
@@ -59,14 +62,16 @@ class RestConnection:
         finally:
             timer.close()
 
-    def infer(self, payload: int, request_id: str) -> Any:
+    def infer(self, payload: int, request_id: str) -> Answered:
         # network_timeout is for each read; the whole request needs a timer of its own
         if self._aborted:
             raise Failure(TIMEOUT, "given up before it was sent")
         self._greenlet = gevent.getcurrent()
         self._timer = gevent.Timeout.start_new(self._timeout_s)
+        sent_ns = time.monotonic_ns()
         try:
-            return self._client.infer(self._model, self._inputs[payload], headers={ID_HEADER: request_id})
+            result = self._client.infer(self._model, self._inputs[payload], headers={ID_HEADER: request_id})
+            return Answered(sent_ns, time.monotonic_ns(), result)
         except InferenceServerException as error:
             raise Failure(_status_of(error), str(error)) from None
         except (gevent.Timeout, TimeoutError):
@@ -90,9 +95,12 @@ class RestConnection:
         if not self._aborted:
             self._client = self._open()
 
+    def content(self, result: Any) -> Any:
+        return None
+
     def tensors(self, result: Any) -> list[Tensor]:
         try:
-            return _read(result)
+            return read_result(result)
         except (ValueError, KeyError, TypeError) as error:
             raise Failure(UNREADABLE, f"{type(error).__name__}: {error}") from None
 
@@ -121,6 +129,10 @@ class RestClient(RestConnection):
     def connections(self) -> int:
         return 1 + len(self._further)
 
+    @property
+    def held(self) -> int:
+        return 0
+
     def start(self, payload: int, request_id: str, done: Done) -> None:
         if not self._idle:
             self._further.append(another := self._another())
@@ -129,12 +141,11 @@ class RestClient(RestConnection):
 
     def _exchange(self, connection: RestConnection, payload: int, request_id: str, done: Done) -> None:
         sent_ns = time.monotonic_ns()
-        status, result = OK, None
+        status = OK
         try:
-            result = connection.infer(payload, request_id)
+            sent_ns, received_ns, result = connection.infer(payload, request_id)
         except Failure as failure:
-            status = failure.status
-        received_ns = time.monotonic_ns()
+            received_ns, status, result = time.monotonic_ns(), failure.status, None
         self._idle.append(connection)
         done(sent_ns, received_ns, status, result)
 
@@ -149,6 +160,21 @@ class RestClient(RestConnection):
             connection.close()
 
 
+def _is_alive(sock: Any) -> bool:
+    """Whether an idle connection can be used again: nothing came, not even its end.
+
+    geventhttpclient asks select(), which knows no descriptor over 1023 and has them all taken for dead: each request of
+    a worker with more would open a connection of its own.
+    """
+    try:
+        sock._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _status_of(error: Any) -> int:
     status = str(error.status())
     return int(status) if status.isdigit() else UNREADABLE
@@ -159,7 +185,7 @@ def _failure_of_http(error: HTTPException) -> Failure:
     return Failure(CONNECTION if "closed" in str(error) else UNREADABLE, f"{type(error).__name__}: {error}")
 
 
-def _read(result: Any) -> list[Tensor]:
+def read_result(result: Any) -> list[Tensor]:
     """The outputs as raw bytes; `_buffer` is private, but the public as_numpy decodes what is compared as bytes."""
     tensors, at = [], 0
     for output in result.get_response()["outputs"]:

@@ -3,6 +3,6 @@
 `campaign` is what the rest of the controller uses; `summary` has the figures, `checks` the table of reasons.
 """
 
-from controller.analyse.summary import campaign, exit_code, metrics, run, slo, spread
+from controller.analyse.summary import answering, campaign, exit_code, metrics, next_settings, run, slo, spread
 
-__all__ = ["campaign", "exit_code", "metrics", "run", "slo", "spread"]
+__all__ = ["answering", "campaign", "exit_code", "metrics", "next_settings", "run", "slo", "spread"]

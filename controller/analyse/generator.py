@@ -1,22 +1,32 @@
-"""The load generator's own state inside the window: CPU, memory, connections, lateness, what checking costs."""
+"""The load generator's own state inside the window: CPU, event loop, pauses, connections, lateness, common start."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from controller import rundir
-from controller.analyse import statistics
+from controller.analyse import machine, statistics
 from controller.analyse.population import Records, Window
+
+LATE_MS: Final = 10.0  # perf_analyzer's measure of a late send
+STREAMS_MAX: Final = 10_000  # of a connection through the balancer: haproxy.cfg's tune.h2.max-concurrent-streams
 
 
 def state(directory: Path, facts: Mapping[str, Any], records: Records, window: Window) -> dict[str, Any]:
-    """`generator` of a RUN. CPU is in percent of one core, of the busiest worker; null where nothing was recorded."""
+    """`generator` of a RUN. CPU is in percent of one core, of the busiest worker; null where nothing was recorded.
+
+    `clock_bound_ms_max` is how far a worker's stamps can be off beside the balancer's; 0 where all read its clock.
+    `stood`, `gc`, `waited`: share of the window in which the event loop stood still, garbage was collected, threads had
+    no core, each {mean, low} of the worst worker in percent. `clock_steps_ms`: by how much each worker's wall clock was
+    set. `streams_full`: seconds in which a worker had as many requests in flight as its connections have streams, or
+    told of one that waited for a stream.
+    """
     table = rundir.read_generator(directory)
     time_s = table["time_s"].to_numpy()
     # A reading tells of the second before it.
@@ -33,17 +43,82 @@ def state(directory: Path, facts: Mapping[str, Any], records: Records, window: W
         "verify_us_per_request": _share(pc.sum(table["verify_us"]).as_py(), records.sent),
         "ship_cpu_percent": _ship_cpu_percent(table),
         "unsent": int(records.unsent.sum()),
+        "clock_bound_ms_max": max((one.get("offset_bound_ns", 0) for one in facts.get("workers", [])), default=0) / 1e6,
+        "stood": _percent(inside, "stood_ms", 10),
+        "gc": _percent(inside, "gc_ms", 10),
+        "waited": _percent(inside, "wait_percent", 1),
+        "wait_ms_per_request": _wait_ms_per_request(inside, records),
+        "clock_steps_ms": machine.clock_steps(table),
+        "streams_full": _streams_full(inside),
+        "starts_apart_ms": _starts_apart_ms(records),
+        "late": _late(records),
         **_lateness(records),
     }
 
 
+def _percent(inside: pa.Table, name: str, per_percent: float) -> dict[str, float | None] | None:
+    """Mean and lower bound of the worker with the highest mean; `per_percent` of the column are a percent of a second.
+
+    None where it was not recorded; no bound with fewer than 10 readings.
+    """
+    rows = inside.filter(inside[name].is_valid())
+    worker, values = rows["worker"].to_numpy(), rows[name].to_numpy() / per_percent
+    worst = max((values[worker == one] for one in np.unique(worker)), key=np.mean, default=None)
+    if worst is None:
+        return None
+    bounds = statistics.mean_bounds(worst)
+    return {"mean": float(worst.mean()), "low": bounds[0] if bounds else None}
+
+
+def _wait_ms_per_request(inside: pa.Table, records: Records) -> float | None:
+    """What all threads of the workers waited for a core, by the requests of the window."""
+    total = pc.sum(inside["wait_percent"]).as_py()  # a reading is of about a second: a percent of it is 10 ms
+    return _share(None if total is None else total * 10, int((records.measured & ~records.unsent).sum()))
+
+
+def _streams_full(inside: pa.Table) -> int:
+    rows = inside.filter(inside["connections"].is_valid())
+    connections = rows["connections"].to_numpy()
+    full = (connections > 0) & (rows["in_flight"].to_numpy() >= STREAMS_MAX * connections)
+    full |= rows["held"].fill_null(0).to_numpy() > 0
+    return int(full.sum())
+
+
+def _starts_apart_ms(records: Records) -> float | None:
+    """Between the first and the last worker that began: from T0, or from when its first request was due. None: one."""
+    load = records.phase("warmup") | records.measured
+    began_ns = []
+    for worker in np.unique(records.worker[load]):
+        rows = np.flatnonzero(load & (records.worker == worker) & ~records.unsent)
+        if len(rows):
+            first = rows[np.argmin(records.sent_ns[rows])]
+            began_ns.append(records.sent_ns[first] - (records.planned_ns[first] if records.is_open else 0))
+    return float(max(began_ns) - min(began_ns)) / 1e6 if len(began_ns) > 1 else None
+
+
+def _late(records: Records) -> dict[str, float] | None:
+    """How many `of` the window's sends were over LATE_MS late, and that share's lower bound `low`; closed: None."""
+    if not records.is_open:
+        return None
+    late_ns = records.lateness_ns(records.measured & ~records.unsent)
+    over = int((late_ns > LATE_MS * 1e6).sum())
+    return {"over": over, "of": len(late_ns), "low": statistics.share_low(over, len(late_ns))}
+
+
 def _lateness(records: Records) -> dict[str, float | None]:
-    """Planned to sent of the window's requests, in ms; a closed loop has none: each is sent when it is due."""
+    """Planned to sent of the window's requests, in ms; a closed loop has none: each is sent when it is due.
+
+    `lateness_ms_p50_worst`: of the worker whose median is the highest.
+    """
     names = {"lateness_ms_p50": 0.5, "lateness_ms_p99": 0.99}
     if not records.is_open:
-        return {**dict.fromkeys(names), "lateness_ms_max": None}
-    late = np.sort(records.lateness_ns(records.measured & ~records.unsent))
+        return {**dict.fromkeys(names), "lateness_ms_p50_worst": None, "lateness_ms_max": None}
+    sent = records.measured & ~records.unsent
+    late, worker = records.lateness_ns(sent), records.worker[sent]
+    medians = [float(np.median(late[worker == one])) for one in np.unique(worker)]
+    late = np.sort(late)
     return {
+        "lateness_ms_p50_worst": _ms(max(medians, default=None)),
         **{name: _ms(statistics.nearest_rank(late, p)) for name, p in names.items()},
         "lateness_ms_max": _ms(float(late[-1])) if len(late) else None,
     }

@@ -14,8 +14,19 @@ from controller import rundir
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
-_COLUMNS: Final = ("phase", "planned_ns", "sent_ns", "received_ns", "status", "verified", "correct")
+_COLUMNS: Final = (
+    "phase",
+    "planned_ns",
+    "sent_ns",
+    "received_ns",
+    "status",
+    "verified",
+    "correct",
+    "payload",
+    "worker",
+)
 
 
 class Window(NamedTuple):
@@ -49,6 +60,8 @@ class Records:
         self.planned_ns: Ints = table["planned_ns"].to_numpy()
         self.sent_ns: Ints = table["sent_ns"].to_numpy()
         self.received_ns: Ints = table["received_ns"].to_numpy()
+        self.payload: NDArray[np.uint16] = table["payload"].to_numpy()
+        self.worker: NDArray[np.uint16] = table["worker"].to_numpy()
         self._phases, self._phase = rundir.codes(table["phase"])
         self._statuses, self._status = rundir.codes(table["status"])
         self.answered: Bools = self.status_in([status_name(OK)])

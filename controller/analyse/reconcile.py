@@ -15,8 +15,11 @@ from controller import rundir
 from controller.analyse.join import UNKNOWN, Joined, phase_of, worker_of
 from controller.analyse.population import Bools, Records
 
-# Failures after which the request may never have left the client, so that nobody else has to know of it.
-MAYBE_UNSENT: Final = ("connection", "timeout", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+# Failures after which the request may never have left the client, so that nobody else has to know of it. In the second
+# kind it was the client who ended it: the balancer may still wait for the server's answer, and have no line yet.
+NOT_CONNECTED: Final = ("connection", "UNAVAILABLE")
+GIVEN_UP: Final = ("timeout", "DEADLINE_EXCEEDED", "lost")
+MAYBE_UNSENT: Final = (*NOT_CONNECTED, *GIVEN_UP)
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,12 @@ class BalancerLog:
     unaccounted: dict[str, int]  # rows without a record that nothing explains, by phase
     answered_unlogged: int  # answered records without a row
     failed_unlogged: int  # failed records without a row, and no reason to think that they never left
-    maybe_unsent: int  # failed records without a row that may never have left the client
+    maybe_unsent: int  # failed records without a row that may never have left the client, but for those given up
+    given_up: dict[str, int]  # records without a row of requests that the client gave up, by status
     failed: dict[str, int] = field(default_factory=dict)  # failed records with a row that ended well, by status
     cut_failed: dict[str, int] = field(default_factory=dict)  # failed records with a cut row, by the row's termination
     own_failed: int = 0  # failed records with a row that never reached the server
+    answered_itself: int = 0  # rows that never reached the server, and it was not the client who left
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Counters:
 class Circumstances:
     """What the controller knows of the run that explains why a count is short."""
 
+    load_began: bool = True  # before that the counters are looked at once: there is no growth
     server_has_metrics: bool = True
     server_died: bool = False
     balancer_died: bool = False
@@ -64,7 +70,7 @@ def balancer_log(records: Records, joined: Joined, rows: pa.Table, incomplete_wo
     failed = ~records.answered & ~records.unsent
     matched = joined.row >= 0
     missing = ~matched & ~records.unsent
-    maybe = missing & records.status_in(MAYBE_UNSENT)
+    given_up, maybe = missing & records.status_in(GIVEN_UP), missing & records.status_in(NOT_CONNECTED)
     known = np.zeros(len(joined.row_keys), bool)
     known[joined.row[matched]] = True
     orphans = joined.row_keys[~known]
@@ -83,11 +89,13 @@ def balancer_log(records: Records, joined: Joined, rows: pa.Table, incomplete_wo
         lost_with_worker=_by_phase(ours[with_worker]),
         unaccounted=_by_phase(ours[~with_worker]),
         answered_unlogged=int((missing & records.answered).sum()),
-        failed_unlogged=int((missing & failed & ~maybe).sum()),
+        failed_unlogged=int((missing & failed & ~maybe & ~given_up).sum()),
         maybe_unsent=int(maybe.sum()),
+        given_up=records.errors(given_up),
         failed=records.errors(normal),
         cut_failed=_counted(terminations[failed_rows[cut[failed_rows]]]),
         own_failed=int(own[failed_rows].sum()),
+        answered_itself=int((own & ~np.char.startswith(terminations, "C")).sum()),
     )
 
 
@@ -96,10 +104,11 @@ def reconcile(
 ) -> dict[str, Any]:
     """The equations between the witnesses' counts over the whole run, and each one that does not hold, in words.
 
-    client sent + rows without a record = balancer rows + closed silently + never connected;
-    balancer's request counter = rows + lines that its log lost; its sessions = its requests + closed silently;
-    server success + fail = balancer requests - its own answers, less those cut and more those closed silently as far as
-    the server counted them.
+    client sent + rows without a record = balancer rows + closed silently + never connected + given up without a row;
+    balancer's request counter = rows + lines that its log lost; its sessions = its requests + closed silently + still
+    waiting for the server though the client gave up;
+    server success + fail = balancer requests - its own answers, less those cut and more those closed silently or still
+    waiting, as far as the server counted them.
     `log` is None for a direct run: then `unsure` requests failed so that the server may have counted them or not.
     """
     terms: dict[str, Any] = {"client_sent": sent, "server_counted": counters.server, "restarted": [*known.restarted]}
@@ -120,25 +129,27 @@ def reconcile(
     wrong = _balancer(sent, log, counters, losses, known)
     # The counter is what is compared with the server: a log that dropped lines is told above, once.
     requests = log.rows if counters.balancer is None else max(log.rows, counters.balancer)
-    high = requests - log.own_answers + losses["closed_silently"] + losses["closed_with_worker"]
+    high = requests - log.own_answers + sum(losses[key] for key in ("closed_silently", "waiting", "closed_with_worker"))
     if known.balancer_died:  # what it had passed on and not yet logged
-        high += log.answered_unlogged + log.failed_unlogged + log.maybe_unsent
+        high += log.answered_unlogged + log.failed_unlogged + log.maybe_unsent + sum(log.given_up.values())
     low = requests - log.own_answers - log.cut - losses["lines_missing"]
     return {**terms, "differences": wrong + _server(counters.server, low, high, "the balancer forwarded", sent, known)}
 
 
 def _losses(log: BalancerLog, counters: Counters, known: Circumstances) -> dict[str, int]:
-    """Records without a row, by what became of them; silent closes are as many as the balancer's counters say."""
+    """Records without a row, by what became of them; the balancer's counters say how many of them it had."""
     closed = max(0, (counters.sessions or 0) - (counters.balancer or 0)) if not known.balancer_died else 0
     lines = max(0, (counters.balancer or 0) - log.rows)
     answered, failed, maybe = log.answered_unlogged, log.failed_unlogged, log.maybe_unsent
     closed_failed = min(closed, failed)
     closed_maybe = min(closed - closed_failed, maybe)
     unexplained = answered + failed - closed_failed
-    left = closed - closed_failed - closed_maybe
+    waiting = min(closed - closed_failed - closed_maybe, sum(log.given_up.values()))
+    left = closed - closed_failed - closed_maybe - waiting
     return {
         "lines_missing": lines,
         "closed_silently": closed_failed + closed_maybe,
+        "waiting": waiting,
         "closed_with_worker": left if known.worker_died else 0,
         "closed_unknown": 0 if known.worker_died else left,
         "never_connected": 0 if known.balancer_died else maybe - closed_maybe,
@@ -154,7 +165,7 @@ def _balancer(
     wrong = []
     # A balancer that died, or began again, cannot have counted all that it logged.
     whole = not known.balancer_died and "balancer" not in known.restarted
-    if counters.balancer is None and sent and not known.balancer_died:
+    if counters.balancer is None and sent and known.load_began and not known.balancer_died:
         wrong.append("the balancer's counters were not scraped")
     if counters.balancer is not None and counters.balancer < log.rows and whole:
         short = _signed(log.rows - counters.balancer)
@@ -173,7 +184,7 @@ def _balancer(
 def _server(served: int | None, low: int, high: int, source: str, sent: int, known: Circumstances) -> list[str]:
     """The server's count must lie from `low` to `high`; one that died or began again can only have counted less."""
     if served is None:
-        missed = known.server_has_metrics and sent and not known.server_died
+        missed = known.server_has_metrics and sent and known.load_began and not known.server_died
         return ["the server's counters were not scraped"] if missed else []
     if known.server_died or "server" in known.restarted:
         low = 0

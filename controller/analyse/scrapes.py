@@ -56,6 +56,30 @@ class Scrapes:
         labels, values = np.array(self._labels.take(pa.array(rows)).to_pylist(), object), self._value[rows]
         return any(bool((np.diff(values[labels == one]) < 0).any()) for one in set(labels.tolist()))
 
+    def values(self, name: str, edges: Edges) -> tuple[Floats, Floats]:
+        """When (seconds from T0) and what the first series of that name showed between the edges; empty: never."""
+        rows = np.flatnonzero(pc.equal(self._names, name).to_numpy(zero_copy_only=False))
+        if not len(rows):
+            return np.empty(0), np.empty(0)
+        start, end = self._nearest(edges.start_s, 0), self._nearest(edges.end_s, -1)
+        own = rows[(self._time[rows] >= start) & (self._time[rows] <= end)]
+        return self._time[own], self._value[own]
+
+    def latest(self, name: str) -> float | None:
+        """The last value of that name."""
+        _, value = self.values(name, Edges())
+        return float(value[-1]) if len(value) else None
+
+    def span_s(self, edges: Edges) -> float:
+        """The seconds between the scrapes that stand for the edges."""
+        return self._nearest(edges.end_s, -1) - self._nearest(edges.start_s, 0) if len(self._at) else 0.0
+
+    def series(self, name: str) -> dict[str, Floats]:
+        """All values of each series of that name, by its labels."""
+        rows = np.flatnonzero(pc.equal(self._names, name).to_numpy(zero_copy_only=False))
+        texts = np.array(self._labels.take(pa.array(rows)).to_pylist(), object)
+        return {text: self._value[rows[texts == text]] for text in dict.fromkeys(texts.tolist())}
+
     def _growth_by_labels(
         self, name: str, edges: Edges, labels: Mapping[str, str]
     ) -> list[tuple[dict[str, str], float]]:

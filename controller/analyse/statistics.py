@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import beta, binom
 from scipy.stats import t as student
 
 CONFIDENCE: Final = 0.99
@@ -21,7 +21,9 @@ MINIMUM: Final = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662, 0.999: 6636}
 
 # Blocks before a mean over blocks has bounds, and the lags at which correlation between them is looked for.
 BLOCKS_MIN: Final = 10
+RATE_BLOCKS: Final = 20
 LAGS_MAX: Final = 1000
+WORTH_BLOCKS: Final = 20
 # Below this many effective values an estimate of tau is noise; the bounds would span anything and cover no more.
 EFFECTIVE_MIN: Final = 4.0
 
@@ -73,6 +75,37 @@ def latency_ms(latency_ns: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
+def share_low(count: int, of: int, confidence: float = CONFIDENCE) -> float:
+    """The lower confidence bound of a share that was seen `count` times among `of` independent ones.
+
+    Source: Clopper and Pearson, "The use of confidence or fiducial limits" (1934), one-sided.
+    """
+    return float(beta.ppf(1 - confidence, count, of - count + 1)) if count else 0.0
+
+
+def independent(latency_ns: NDArray[Any], at_ns: NDArray[np.int64], p: float) -> float:
+    """How many independent requests these n are worth, 1 to n, where a share near 1 - p of them is asked about.
+
+    Of a queue the slow ones come together. The share of those over the own p-quantile varies between WORTH_BLOCKS equal
+    blocks of the time (`at_ns`: when each was due) more than independent ones would let it; the ratio of the variances
+    is Kish's design effect ("Survey Sampling", 1965), and n over it the effective number that Clopper and Pearson's
+    bounds take (Korn and Graubard, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts
+    Estimated from Survey Data", 1998).
+    """
+    n = len(latency_ns)
+    if n == 0:
+        return 0.0
+    quantile = np.partition(latency_ns, rank(n, p) - 1)[rank(n, p) - 1]
+    slow = latency_ns > quantile
+    if not slow.any():  # the quantile itself is of those that were never answered
+        slow = latency_ns >= quantile
+    share = float(slow.mean())
+    block = (at_ns - at_ns.min()) * WORTH_BLOCKS // (int(np.ptp(at_ns)) + 1)
+    excess = np.bincount(block, slow - share, minlength=WORTH_BLOCKS)
+    variance = float(excess @ excess) * WORTH_BLOCKS / (WORTH_BLOCKS - 1) / n**2
+    return min(float(n), max(1.0, share * (1 - share) / variance)) if variance else float(n)
+
+
 def bucket(upper: NDArray[np.float64], cumulative: NDArray[np.float64], p: float) -> tuple[float, float | None] | None:
     """The bucket [low, high] that holds the p-quantile of a Prometheus histogram; high is None in the bucket to +Inf.
 
@@ -120,6 +153,20 @@ def mean_bounds(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> 
     variance = float(values.var()) * effective / (effective - 1)
     half = float(student.ppf((1 + confidence) / 2, effective - 1)) * math.sqrt(variance / effective)
     return mean - half, mean + half
+
+
+def rate_bounds(
+    at_s: NDArray[np.float64], seconds: float, confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """Bounds of how many a second came, of those at `at_s` (0 to `seconds`): from RATE_BLOCKS equal blocks.
+
+    For a window that is too short for blocks of a second; None where nothing came.
+    """
+    if len(at_s) == 0 or seconds <= 0:
+        return None
+    counts, _ = np.histogram(at_s, RATE_BLOCKS, (0.0, seconds))
+    bounds = mean_bounds(counts * (RATE_BLOCKS / seconds), confidence)
+    return None if bounds is None else (max(0.0, bounds[0]), bounds[1])
 
 
 def _autocorrelation_time(centred: NDArray[np.float64]) -> float:

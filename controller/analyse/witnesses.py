@@ -24,15 +24,15 @@ WHOLE_RUN: Final = Edges()
 
 
 def testimony(
-    run: Path, facts: Facts, load: Facts, records: Records, service_ms: Facts, window: Window
+    run: Path, facts: Facts, load: Facts, samples: pa.Table, records: Records, service_ms: Facts, window: Window
 ) -> dict[str, Any]:
-    """`witnesses`, `reconcile`, `accounts`, `breakdown_ms` of a RUN, and `orphans`: requests of the window that only
-    the balancer knows, {"unaccounted", "lost_with_worker"}.
+    """`witnesses`, `reconcile`, `interference`, `accounts`, `breakdown_ms` of a RUN, and `orphans`: requests of the
+    window that only the balancer knows, {"unaccounted", "lost_with_worker"}.
 
-    `facts` is run.json, `service_ms` the client's latency from the sent time, in an open loop as well: no other witness
-    knows when a request was planned.
+    `facts` is run.json, `samples` what was scraped, `service_ms` the client's latency from the sent time, in an open
+    loop as well: no other witness knows when a request was planned.
     """
-    protocol, samples = load.get("protocol", "grpc"), rundir.read_samples(run)
+    protocol = load.get("protocol", "grpc")
     edges, scrapes = Edges(window.start / 1e9, window.end / 1e9), Scrapes(samples, "server")
     known = _circumstances(facts, samples)
     good = records.measured & records.good
@@ -55,7 +55,8 @@ def testimony(
     return {
         "witnesses": seen,
         "reconcile": terms,
-        "accounts": accounts(records, log, terms),
+        "interference": _interference(run, samples, protocol, log) if log else None,
+        "accounts": accounts(records, log, terms, facts.get("planned")),
         "breakdown_ms": {
             "lateness": float(records.lateness_ns(good).mean()) / 1e6 if good.any() else None,
             **breakdown_ms(means, server_parts_ms(scrapes, edges)),
@@ -103,15 +104,15 @@ def breakdown_ms(
 ) -> dict[str, float | None]:
     """Where a request's mean time goes, in ms: parts that add up to the client's mean from sent to received.
 
-    A part is null where a witness is missing. `balancer` holds the network between balancer and server; a direct run
-    has none, and there `client_network` reaches to the server. The witnesses' windows differ by the requests at their
-    edges, so that a tiny part can fall below 0.
+    A part is null where a witness is missing. `balancer_network` is HAProxy's own work and the network between it and
+    the server; a direct run has none, and there `client_network` reaches to the server. The witnesses' windows differ
+    by the requests at their edges, so that a tiny part can fall below 0.
     """
     balancer, inner = means["balancer"], means["server"]
     queue, inference = server_parts["server_queue"], server_parts["inference"]
     return {
         "client_network": _minus(means["client"], inner if balancer is None else balancer),
-        "balancer": _minus(balancer, inner),
+        "balancer_network": _minus(balancer, inner),
         "server_queue": queue,
         "inference": inference,
         "server_rest": _minus(_minus(inner, queue), inference),
@@ -122,6 +123,7 @@ def _circumstances(facts: Facts, samples: pa.Table) -> Circumstances:
     events = {event["code"] for event in facts.get("events", [])}
     counters = {"server": "ovms_requests_success", "balancer": "haproxy_backend_http_requests_total"}
     return Circumstances(
+        load_began=facts.get("t0_epoch_us") is not None,
         server_has_metrics=facts.get("server", {}).get("metrics", True),
         server_died="server_died" in events,
         balancer_died="balancer_died" in events,
@@ -143,6 +145,40 @@ def _balancer(run: Path, records: Records, incomplete: list[int]) -> tuple[Balan
     found = found[found >= 0]
     rows = rundir.read_balancer(run, ["accepted_us", "end_us"])
     return log, (rows["end_us"].to_numpy()[found] - rows["accepted_us"].to_numpy()[found]) * 1000
+
+
+def _interference(run: Path, samples: pa.Table, protocol: str, log: BalancerLog) -> dict[str, int]:
+    """What the balancer did with requests but pass them on, over the whole run; `full`: it took no more connections."""
+    scrapes, proxy = Scrapes(samples, "balancer"), {"proxy": f"{protocol}_infer"}
+
+    def grown(name: str) -> int:
+        return round(scrapes.growth(f"haproxy_backend_{name}", WHOLE_RUN, **proxy) or 0)
+
+    rows = rundir.read_balancer(run, ["retries"])
+    return {
+        "retried": max(int((rows["retries"].to_numpy() > 0).sum()), grown("retry_warnings_total")),
+        "redispatched": grown("redispatch_warnings_total"),
+        "queued": grown("max_queue"),
+        "answered itself": log.answered_itself,
+        "full": int(_full(scrapes, protocol)),
+    }
+
+
+def _full(scrapes: Scrapes, protocol: str) -> bool:
+    """Whether its connections once reached the limit of the process, or the frontend's.
+
+    At its limit HAProxy takes no scrape either: what it tells afterwards, the most at once since its start, has it.
+    """
+    frontend = f'{{"proxy": "{protocol}"}}'
+    for levels, limits, labels in (
+        ("haproxy_process_current_connections", "haproxy_process_max_connections", "{}"),
+        ("haproxy_frontend_current_sessions", "haproxy_frontend_limit_sessions", frontend),
+    ):
+        level, limit = scrapes.series(levels).get(labels), scrapes.series(limits).get(labels)
+        if level is not None and limit is not None and level.max() >= limit.max() > 0:
+            return True
+    most, limit = (scrapes.series(f"haproxy_frontend_{name}_sessions").get(frontend) for name in ("max", "limit"))
+    return most is not None and limit is not None and most[-1] > most[0] and most[-1] >= limit[-1] > 0
 
 
 def _balancer_counters(samples: pa.Table, protocol: str) -> dict[str, int | None]:

@@ -18,7 +18,11 @@ from clients.records import RECORD
 from controller import rundir
 from controller.collect import balancer_log
 from controller.collect.balancer_log import Tally
+from controller.collect.early import Failing
+from controller.collect.machine import Machine
+from controller.collect.power import PowerMeter
 from controller.collect.scrape import Scraper
+from controller.launch.party import Party
 from controller.models import Model
 from controller.plan import Run
 
@@ -35,18 +39,33 @@ class Seen:
     model: Model | None
     t0_monotonic_ns: int | None = None
     t0_epoch_us: int | None = None
+    planned: int | None = None  # how many requests an open loop's plan has
+    machine: Machine = field(default_factory=Machine)
     scraper: Scraper | None = None
     requests_log: Path | None = None
-    server_command: list[str] | None = None
+    ceiling: dict[str, Any] | None = None
+    power_meter: PowerMeter | None = None
+    failing: Failing | None = None
+    cut_short: dict[str, Any] | None = None  # what showed that a search's level fails, and when
+    next_look_s: float = 0
+    server: Party | None = None
     server_has_metrics: bool = True
-    balancer_command: list[str] | None = None
+    server_about: dict[str, str] | None = None
+    served: list[dict[str, Any] | None] = field(default_factory=list)  # what it said of its model: before, after
+    balancer: Party | None = None
     references: dict[str, str | None] = field(default_factory=lambda: {"source": None, "error": None})
     events: list[dict[str, Any]] = field(default_factory=list)
     load_error: str | None = None
+    workers_from_elsewhere: bool = False
 
     @property
     def logs(self) -> Path:
         return rundir.logs(self.directory)
+
+    @property
+    def campaign(self) -> str:
+        """The name of the campaign's directory."""
+        return self.directory.parents[1].resolve().name
 
     @property
     def work(self) -> Path:
@@ -54,7 +73,7 @@ class Seen:
         return self.directory / "work"
 
     def event(self, code: str, message: str) -> None:
-        """Something that the verdict has to know; the codes are those of controller/analyse/checks.py."""
+        """Something that the verdict has to know; the codes are those of controller/analyse/checks."""
         elapsed_s = None if self.t0_monotonic_ns is None else (time.monotonic_ns() - self.t0_monotonic_ns) / 1e9
         self.events.append({"time_s": elapsed_s, "code": code, "message": message})
 
@@ -71,8 +90,11 @@ def write(seen: Seen) -> None:
     tally = None
     if seen.requests_log and seen.requests_log.exists():
         tally = write_balancer(directory, seen.requests_log)
-    if seen.scraper:
-        rundir.write_samples(directory, seen.scraper.table(t0_ns))
+    sampled = [one.table(t0_ns) for one in (seen.scraper, seen.power_meter) if one]
+    if seen.server and (of_server := seen.server.samples(t0_ns)) is not None:
+        sampled.append(of_server)
+    if sampled:
+        rundir.write_samples(directory, pa.concat_tables(sampled).unify_dictionaries().sort_by("time"))
     rundir.write_generator(directory, _generator(work / "generator.jsonl"))
     rundir.write_run(directory, _facts(seen, tally))
     shutil.rmtree(work)
@@ -123,21 +145,35 @@ def _facts(seen: Seen, tally: Tally | None) -> dict[str, Any]:
         "repeat": seen.run.repeat,
         "t0_epoch_us": seen.t0_epoch_us,
         "t0_monotonic_ns": seen.t0_monotonic_ns,
+        "planned": seen.planned,
         "model": model,
         "references": seen.references,
         "workers": json.loads(load.read_text())["workers"] if load.exists() else [],
         "events": seen.events,
         "notes": _scrape_notes(seen),
-        "server": {"metrics": seen.server_has_metrics, "command": seen.server_command},
-        "balancer": {"command": seen.balancer_command} if seen.balancer_command else None,
+        "server": {
+            "metrics": seen.server_has_metrics,
+            "about": seen.server_about,
+            "served": seen.served,
+            **(_party(seen.server) or {"command": None}),
+        },
+        "balancer": _party(seen.balancer),
+        "ceiling": seen.ceiling,
+        "cut_short": seen.cut_short,
+        "power": seen.power_meter.facts() if seen.power_meter else None,
         "log": {"lines": tally.rows, "unread": tally.unread, "dropped": tally.dropped, "bad": tally.bad}
         if tally
         else None,
     }
 
 
+def _party(party: Party | None) -> dict[str, Any] | None:
+    return {"command": party.command, **party.facts()} if party else None
+
+
 def _scrape_notes(seen: Seen) -> list[str]:
     failures = seen.scraper.failures if seen.scraper else []
     if not failures:
         return []
-    return [f"{len(failures)} scrapes of /metrics failed; the first: {failures[0].source}: {failures[0].message}"]
+    some = "1 scrape" if len(failures) == 1 else f"{len(failures)} scrapes"
+    return [f"{some} of /metrics failed; the first: {failures[0].source}: {failures[0].message}"]

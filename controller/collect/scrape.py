@@ -1,4 +1,4 @@
-"""Scrapes `/metrics` of server and balancer during a run; keeps each wanted sample with the time it was seen at."""
+"""Scrapes `/metrics` of server and balancer, and reads the machine; keeps each wanted sample with its time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from http.client import HTTPException
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from controller.collect.machine import Machine
 from controller.rundir import SAMPLES
 
 # What is kept of each source's page: the samples whose names begin so.
@@ -32,8 +34,13 @@ WANTED = {
         "haproxy_backend_sessions_total",
         "haproxy_backend_status",
         "haproxy_frontend_connections_total",
+        "haproxy_frontend_current_sessions",
         "haproxy_frontend_http_",
+        "haproxy_frontend_limit_sessions",
+        "haproxy_frontend_max_sessions",
+        "haproxy_process_current_connections",
         "haproxy_process_dropped_logs_total",
+        "haproxy_process_max_connections",
         "haproxy_server_status",
     ),
 }
@@ -83,9 +90,10 @@ def read_metrics(text: str, wanted: tuple[str, ...]) -> dict[Series, float]:
 class Scraper:
     """All samples of a run. `scrape` may be called while the thread of `follow` scrapes each second."""
 
-    def __init__(self, urls: Mapping[str, str | None]) -> None:
-        """`urls`: the page of "server" and of "balancer"; None where there is none."""
+    def __init__(self, urls: Mapping[str, str | None], machine: Machine | None = None) -> None:
+        """`urls`: the page of "server" and of "balancer", None where there is none; `machine` is read beside them."""
         self.failures: list[Failure] = []
+        self._machine = machine
         self._urls = {source: url for source, url in urls.items() if url}
         self._last: dict[str, Mapping[Series, float]] = {}
         self._times_ns: dict[tuple[str, Series], array[int]] = defaultdict(lambda: array("q"))
@@ -96,6 +104,9 @@ class Scraper:
 
     def scrape(self) -> dict[str, Mapping[Series, float] | None]:
         """Scrape every source now: its wanted samples, or None where that failed, which `failures` notes."""
+        if self._machine:
+            now_ns = time.monotonic_ns()
+            self._keep("machine", now_ns, self._machine.read())
         return {source: self._scrape(source, url) for source, url in self._urls.items()}
 
     def follow(self, t0_monotonic_ns: int, edges_s: Sequence[float] = (), interval_s: float = 1.0) -> None:
@@ -138,7 +149,7 @@ class Scraper:
         """The samples as rundir.SAMPLES, by time; all of one scrape have the time of its middle, in seconds from T0."""
         with self._lock:
             parts = [
-                _rows(source, series, times_ns, t0_monotonic_ns, self._values[source, series])
+                rows(source, series, times_ns, t0_monotonic_ns, self._values[source, series])
                 for (source, series), times_ns in self._times_ns.items()
             ]
         return pa.concat_tables([SAMPLES.empty_table(), *parts]).unify_dictionaries().sort_by("time")
@@ -156,12 +167,15 @@ class Scraper:
             if len(self.failures) < FAILURES_MAX:
                 self.failures.append(Failure(start_ns, source, f"{url}: {error}"))
             return None
+        self._keep(source, seen_ns, samples)
+        return samples
+
+    def _keep(self, source: str, seen_ns: int, samples: Mapping[Series, float]) -> None:
         with self._lock:
             self._last[source] = samples
             for series, value in samples.items():
                 self._times_ns[source, series].append(seen_ns)
                 self._values[source, series].append(value)
-        return samples
 
     def _run(self, t0_monotonic_ns: int, edges_s: Sequence[float], interval_s: float) -> None:
         while True:
@@ -173,7 +187,10 @@ class Scraper:
             self.scrape()
 
 
-def _rows(source: str, series: Series, times_ns: array[int], t0_ns: int, values: array[float]) -> pa.Table:
+def rows(
+    source: str, series: Series, times_ns: array[int] | NDArray[np.int64], t0_ns: int, values: array[float]
+) -> pa.Table:
+    """One series as rundir.SAMPLES; `times_ns` and `t0_ns` are of one clock."""
     texts = [pa.DictionaryArray.from_arrays(np.zeros(len(values), np.int16), [text]) for text in (source, *series)]
     time_s = (np.array(times_ns) - t0_ns) / 1e9
     return pa.table([*texts, time_s, np.array(values)], schema=SAMPLES)

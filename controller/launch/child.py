@@ -8,18 +8,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 from controller.errors import LoadproofError
+from controller.launch.party import Party
 
-TAIL_LINES = 15
 ROOT = Path(__file__).parents[2]
 
 
-class Child:
+class Child(Party):
     """A started program: its stderr (and stdout, unless it is piped) goes to `log`; leaving the context stops it.
 
     It gets a process group of its own, so that Ctrl-C reaches only the controller, and the kernel kills it when the
@@ -29,7 +28,9 @@ class Child:
     def __init__(
         self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, pipe: bool = False
     ) -> None:
-        self.name, self.command, self.log = name, list(command), log
+        self.name = name
+        self.log: Path = log
+        self.command: list[str] = list(command)
         self._stopping = False
         with log.open("ab") as sink:
             self.popen = subprocess.Popen(
@@ -41,17 +42,14 @@ class Child:
                 start_new_session=True,
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     @property
     def stdout(self) -> IO[bytes]:
         """The pipe of a child that was started with one."""
         assert self.popen.stdout is not None
         return self.popen.stdout
+
+    def pids(self) -> list[int]:
+        return [self.popen.pid]
 
     def died(self) -> str | None:
         """How it ended, if it ended without being told to; None while it runs."""
@@ -60,26 +58,6 @@ class Child:
             return None
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         return f"{self.name} {how}"
-
-    def require_alive(self, cure: str) -> None:
-        """Raises LoadproofError with the log's tail when it has ended by itself."""
-        if how := self.died():
-            raise LoadproofError(f"{how}; {cure} (log: {self.log})", self.tail())
-
-    def wait_until(self, ready: Callable[[], bool], timeout_s: float, cure: str) -> None:
-        """Poll `ready` until it holds; LoadproofError when the child dies first or `timeout_s` passes."""
-        deadline = time.monotonic() + timeout_s
-        while not ready():
-            self.require_alive(cure)
-            if time.monotonic() > deadline:
-                raise LoadproofError(f"{self.name} was not ready after {timeout_s:.0f} s; {cure}", self.tail())
-            time.sleep(0.02)
-
-    def tail(self) -> str:
-        """The last lines of its log."""
-        with contextlib.suppress(OSError):
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
-        return ""
 
     def stop(self, timeout_s: float = 10) -> int:
         """SIGTERM, and SIGKILL to its whole group after `timeout_s`; returns the exit code."""

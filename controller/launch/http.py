@@ -1,8 +1,10 @@
-"""One bounded HTTP GET, as readiness checks want it: past the environment's proxies, and no answer is no exception."""
+"""Bounded HTTP requests, as readiness checks want them: past the environment's proxies, no answer is no exception."""
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Final
 
@@ -21,3 +23,16 @@ def get(url: str) -> str | None:
             return body.decode(errors="replace") if answer.status == 200 else None
     except (OSError, HTTPException, ValueError):  # refused, in time; no HTTP; no URL
         return None
+
+
+def post(url: str, timeout_s: float = TIMEOUT_S, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Status and body of the answer to a POST without a body; 0 and the reason where there was none."""
+    request = urllib.request.Request(url, data=b"", headers=dict(headers or {}))
+    try:
+        with _open(request, timeout=timeout_s) as answer:
+            return answer.status, answer.read(ANSWER_BYTES_MAX).decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(ANSWER_BYTES_MAX).decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        return 0, str(error)

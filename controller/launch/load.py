@@ -16,6 +16,7 @@ from typing import Any
 from clients.spec import LoadSpec
 from controller.errors import LoadproofError
 from controller.launch.child import Child, require_free
+from controller.launch.prometheus import Prometheus
 
 Event = dict[str, Any]
 PREPARE_TIMEOUT_S = 600
@@ -25,16 +26,16 @@ class ReferenceFailed(Exception):
     """The server, or OpenVINO beside it, gave no reference answer to a payload."""
 
 
-def prepare(
-    spec_path: Path, payloads: Path, log: Path, answers: Path | None = None, records: Path | None = None
-) -> None:
-    """Make the payloads from the model's metadata; with `answers` the server itself is asked for the references.
+def prepare(spec_path: Path, payloads: Path, log: Path, records: Path, answers: Path | None = None) -> None:
+    """Make the payloads from the model's metadata, and audit the server for a cache; with `answers` it is then asked
+    for the references.
 
     Raises LoadproofError for payloads that cannot be made, ReferenceFailed when the server did not answer one.
     """
     command = [sys.executable, "-m", "clients.prepare", "--spec", str(spec_path), "--payloads", str(payloads)]
-    if answers and records:
-        command += ["--answers", str(answers), "--records", str(records)]
+    command += ["--audit", "--records", str(records)]
+    if answers:
+        command += ["--answers", str(answers)]
     code, tail = _finish("the payload maker", command, log)
     if code == 4:
         raise ReferenceFailed(tail)
@@ -63,11 +64,23 @@ def _finish(name: str, command: Sequence[str], log: Path) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Doors:
-    """Where a run is reached: `host` and `port` (0: a free one) by workers, `web_port` by people with a browser."""
+    """Where a run is reached: `host` and `port` (0: a free one) by workers, `web_port` by people with a browser.
+
+    `metrics_port` of `host` has the clients' live metrics; `prometheus` is told where those of each run are. `last`: no
+    other run follows, and workers from elsewhere may leave.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
     web_port: int | None = None
+    metrics_port: int | None = None
+    prometheus: Prometheus | None = None
+    last: bool = True
+
+    @property
+    def metrics_url(self) -> str | None:
+        """The page of the clients' live metrics."""
+        return f"http://{self.host}:{self.metrics_port}/metrics" if self.metrics_port else None
 
     def require_free(self) -> None:
         """LoadproofError that names the option whose port is taken or whose address is not this machine's."""
@@ -75,6 +88,8 @@ class Doors:
             require_free(self.web_port, f"--web {self.web_port}")
         if self.port:
             require_free(self.port, f"--listen {self.host}:{self.port}", self.host)
+        if self.metrics_port:
+            require_free(self.metrics_port, f"--metrics {self.metrics_port}", self.host)
 
 
 class Generator:
@@ -106,9 +121,16 @@ class Generator:
 
 @contextlib.contextmanager
 def generate(
-    spec: LoadSpec, spec_path: Path, payloads: Path, answers: Path | None, work: Path, logs: Path, doors: Doors
+    spec: LoadSpec,
+    spec_path: Path,
+    payloads: Path,
+    answers: Path | None,
+    work: Path,
+    logs: Path,
+    doors: Doors,
+    workers: int,
 ) -> Iterator[Generator]:
-    """Start the master, then those of `load.processes` workers that are not expected from elsewhere.
+    """Start the master, then `workers` of the `load.processes`; the others come from elsewhere.
 
     Leaving the context ends them all.
     """
@@ -116,13 +138,17 @@ def generate(
     command += ["--out", str(work), "--host", doors.host, "--port", str(doors.port)]
     if answers:
         command += ["--answers", str(answers)]
+    if doors.last:
+        command += ["--last"]
     if doors.web_port is not None:
         command += ["--web", str(doors.web_port)]
+    if doors.metrics_port is not None:
+        command += ["--metrics", str(doors.metrics_port)]
     with contextlib.ExitStack() as stack:
         master = stack.enter_context(Child("the Locust master", command, logs / "master.log", pipe=True))
         generator = Generator(master)
         port = _listening_port(generator)
-        for number in range(1, spec.load.processes - spec.load.expect_workers + 1):
+        for number in range(1, workers + 1):
             worker = [sys.executable, "-m", "clients.load.worker", "--host", doors.host, "--port", str(port)]
             worker += ["--spool", str(work)]
             log = logs / f"worker-{number}.log"

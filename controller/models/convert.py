@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +66,23 @@ def place(source: Path, directory: Path) -> None:
 def save(model: Any, directory: Path) -> None:
     """Write an openvino.Model as IR, in the precision that it has (OpenVINO's default would halve FP32 weights)."""
     runtime().save_model(model, directory / "model.xml", compress_to_fp16=False)
+
+
+def contents(directory: Path) -> dict[str, dict[str, int]]:
+    """What the model of a version directory is made of: `layers`, how many of each type, and `weights`, how many values
+    of each element type; empty where OpenVINO is not installed."""
+    try:
+        core = runtime().Core()
+    except LoadproofError:
+        return {"layers": {}, "weights": {}}
+    layers: Counter[str] = Counter()
+    weights: Counter[str] = Counter()
+    for layer in _read(core, model_in(directory)).get_ops():
+        if layer.get_type_name() == "Constant":
+            weights[layer.get_element_type().get_type_name()] += math.prod(layer.shape)
+        else:
+            layers[layer.get_type_name()] += 1
+    return {"layers": dict(sorted(layers.items())), "weights": dict(sorted(weights.items()))}
 
 
 def _read(core: Any, path: Path) -> Any:

@@ -60,6 +60,7 @@ def _from_catalogue(name: str, entry: Entry, repository: Path) -> Model:
             "payload": entry.payload,
             "shapes": entry.shapes,
             "ranges": entry.ranges,
+            **convert.contents(version),
         }
 
     def is_wanted(model: Model) -> bool:
@@ -83,7 +84,8 @@ def _from_path(path: Path, name: str, repository: Path) -> Model:
 
     def build(version: Path, scratch: Path) -> dict[str, Any]:
         convert.place(model_path, version)
-        return {"description": f"from {path.name}", "source": source, "licence": "the user's own"}
+        about = {"description": f"from {path.name}", "source": source, "licence": "the user's own"}
+        return {**about, **convert.contents(version)}
 
     return store.install(repository, name, lambda model: model.source == source, build)
 

@@ -39,6 +39,8 @@ class Model(BaseModel):
     payload: str = Field("random", description="default of load.payload")
     shapes: dict[str, list[int]] = Field(default_factory=dict, description="default of load.shapes, with a batch of 1")
     ranges: dict[str, tuple[float, float]] = Field(default_factory=dict, description="default of load.ranges")
+    layers: dict[str, int] = Field(default_factory=dict, description="how many of each type")
+    weights: dict[str, int] = Field(default_factory=dict, description="how many values of each element type")
     directory: Path = Field(exclude=True)
 
     @property
@@ -64,7 +66,7 @@ def install(repository: Path, name: str, is_wanted: Callable[[Model], bool], bui
     """The model `name`, built if it is not there, damaged, or not what is wanted.
 
     `build(version_directory, scratch_directory)` writes the model's files and returns what model.json says of them
-    (description, source, licence, payload, shapes, ranges). Raises LoadproofError when the disk refuses, and where the
+    (the fields of Model from `description` on). Raises LoadproofError when the disk refuses, and where the
     directory holds what was not installed here: that is somebody's own.
     """
     target = repository / name

@@ -19,7 +19,7 @@ from controller.report.style import BAND, BLUE, INK, ORANGE, PALE, VERDICTS, Arr
 PARTS: Final = {
     "lateness": "#8a5a83",
     "client_network": "#2b6a99",
-    "balancer": "#7fb0cf",
+    "balancer_network": "#7fb0cf",
     "server_queue": "#e3a857",
     "inference": "#4f9a77",
     "server_rest": "#b9b3a9",

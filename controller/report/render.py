@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from controller import analyse, rundir
 from controller.analyse.population import Records, Window
 from controller.analyse.waterfall import waterfall
-from controller.report import along, display, plots, stages
+from controller.report import along, display, plots, spot, stages
 from controller.report.style import Chart
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -52,9 +52,15 @@ READING: Final = (
         "only a large one that is surely there is held against the run.",
     ),
     (
+        "Value and efficiency",
+        "Inferences a second per unit of money: of the system's price, or of what it costs an hour. Inferences per "
+        "joule, which are also inferences a second per watt: of all the power in the window, and of what is above the "
+        "power at idle, measured before the run. RAPL counts processors and memory, not the whole machine.",
+    ),
+    (
         "Where the time goes",
-        "Differences between the witnesses' means: the balancer's part holds the network to the server; server queue "
-        "and inference are the server's own histogram sums.",
+        "Differences between the witnesses' means: the balancer's part is its own work and the network to the server; "
+        "server queue and inference are the server's own histogram sums.",
     ),
 )
 LOOPS: Final = {
@@ -83,16 +89,25 @@ def render(directory: Path) -> None:
         "campaign": {"environment": {}, **summary["campaign"]},
         "runs": runs,
         "repeats": summary.get("repeats", []),
-        "verdict": display.verdict(runs),
+        "search": summary.get("search"),
+        "tune": summary.get("tune"),
+        "spot": summary.get("sweet_spot"),
+        "verdict": display.verdict(analyse.answering(summary)),
+        "ceilings": any(run.get("ceiling") for run in runs),
+        "worth": any(run.get("value") or run.get("energy") for run in runs),
         "tally": Counter(run["verdict"] for run in runs),
         "judged": [run for run in runs if run["reasons"]],
         "parts": display.PARTS,
         "reading": _reading(runs),
     }
     figures = _figures(directory, runs)
+    if facts["spot"] and (swept := spot.charts(facts["spot"])):
+        figures |= swept
+        figures.pop("overview", None)  # the same runs, with less to say
     page = _templates(escape=True).get_template("report.html.j2")
+    movable = _embed(spot.movable(facts["spot"])) if "spot" in figures else None
     charts = {"charts": set(figures), "figures": _embed(figures), "plotly_js": Markup(get_plotlyjs())}
-    rundir.write_text(rundir.report_html(directory), page.render(facts | charts))
+    rundir.write_text(rundir.report_html(directory), page.render(facts | charts | {"movable": movable}))
     rundir.write_text(rundir.report_md(directory), _templates(escape=False).get_template("report.md.j2").render(facts))
 
 
@@ -142,8 +157,8 @@ def _explained(run: Mapping[str, Any]) -> bool:
     return run["breakdown_ms"]["client_network"] is not None
 
 
-def _embed(figures: Mapping[str, Chart]) -> Markup:
-    """The figures as JSON that is safe inside a script element: no `<` can end it or open a comment."""
+def _embed(figures: Mapping[str, Any]) -> Markup:
+    """Data as JSON that is safe inside a script element: no `<` can end it or open a comment."""
     text = json.dumps(figures, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
 
@@ -157,7 +172,7 @@ def _templates(escape: bool) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     named = ["count", "figure", "bounds", "of_witness", "agreement", "load", "loop", "anchor", "change"]
-    named += ["settings", "environment"]
+    named += ["settings", "environment", "answer", "sweet_spot", "tuning", "ceiling", "measured", "percentile"]
     environment.filters |= {name: getattr(display, name) for name in named}
     environment.globals["is_open"] = lambda run: run["service_latency_ms"] is not None
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")

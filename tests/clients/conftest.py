@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.load_run import Run
+from tests.clients.load_run import WAYS, Run
 
 
 @pytest.fixture(scope="module")
@@ -25,5 +25,9 @@ def new_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 
 @pytest.fixture(scope="module")
 def both(new_run: Callable[..., Run]) -> Callable[..., list[Run]]:
-    """A run of each protocol, to be run side by side: most of their time they wait for T0."""
-    return lambda *sections: [new_run(protocol, *sections) for protocol in ("grpc", "rest")]
+    """A run of each of WAYS, to be run side by side: most of their time they wait for T0."""
+
+    def make(server: list[str], load: dict[str, Any], measure: dict[str, Any]) -> list[Run]:
+        return [new_run(way[0], server, {**load, "transport": way[1]}, measure) for way in WAYS]
+
+    return make

@@ -18,6 +18,7 @@ from clients.records import RECORD, request_id
 
 ROOT = Path(__file__).parent.parent.parent
 PAYLOADS = 5
+WAYS = [(protocol, transport) for transport in ("tritonclient", "wire") for protocol in ("grpc", "rest")]
 Records = npt.NDArray[np.void]
 
 
@@ -65,12 +66,19 @@ class Run:
         self.start("master", ["-m", "clients.load.master", *arguments, *extra])
         return self
 
-    def begin(self, *extra: str, answers: bool = True, floats: int = 16, workers: int = 1) -> Run:
+    def begin(
+        self,
+        *extra: str,
+        answers: bool = True,
+        floats: int = 16,
+        workers: int = 1,
+        program: str = "clients.load.worker",
+    ) -> Run:
         self.master(*extra, answers=answers, floats=floats)
         port = self.until("listening")["port"]
         for number in range(workers):
             spool = ["--spool", str(self.place)]
-            self.start(f"worker{number}", ["-m", "clients.load.worker", "--port", str(port), *spool])
+            self.start(f"worker{number}", ["-m", program, "--port", str(port), *spool])
         return self
 
     def finish(self) -> int:

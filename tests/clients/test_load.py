@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,8 @@ from google.protobuf import proto
 from tritonclient.grpc import service_pb2
 
 from clients.records import CONNECTION, GRPC_CODES, PHASES, TIMEOUT, UNREADABLE
-from tests.clients.load_run import PAYLOADS, ROOT, Run
+from tests.clients.load_run import PAYLOADS, ROOT, WAYS, Run
+from tests.ports import free_ports
 
 LIES = {
     "grpc": {
@@ -40,11 +40,11 @@ TWO = {"clients": 5, "processes": 2}
 def pair(both: Callable[..., list[Run]]) -> list[Run]:
     """Runs in which nothing goes wrong: 5 clients on 2 workers, 0.5 s of warm-up, 1 s of measurement."""
     runs = both(["--delay-ms", "4"], TWO, {"warmup_s": 0.5, "duration_s": 1.0, "drain_s": 3})
-    assert [run.finish() for run in [run.begin(workers=2) for run in runs]] == [0, 0]
+    assert {run.finish() for run in [run.begin(workers=2) for run in runs]} == {0}
     return runs
 
 
-@pytest.fixture(params=[0, 1], ids=["grpc", "rest"])
+@pytest.fixture(params=range(len(WAYS)), ids=["-".join(way) for way in WAYS])
 def clean(request: pytest.FixtureRequest, pair: list[Run]) -> Run:
     return pair[int(request.param)]
 
@@ -63,10 +63,17 @@ def test_times_of_a_record_enclose_what_the_server_did(clean: Run) -> None:
         assert t0_ns + row["sent_ns"] <= log[name]["arrived_ns"] <= log[name]["left_ns"] <= t0_ns + row["received_ns"]
 
 
-def test_nothing_is_sent_before_t0_or_after_the_end_and_phases_follow_the_plan(clean: Run) -> None:
-    for row in clean.by_id().values():
-        assert 0 <= row["sent_ns"] < 1_500_000_000
-        assert PHASES[row["phase"]] == ("warmup" if row["sent_ns"] < 500_000_000 else "measure")
+def test_nothing_is_begun_before_t0_or_after_the_end_and_phases_follow_the_plan(clean: Run) -> None:
+    """A client decides, and fixes the phase, between its last answer and the sending: the edge may fall in between."""
+    rows = clean.by_id().values()
+    for client in range(5):
+        freed_ns = 0
+        for row in sorted((row for row in rows if row["client"] == client), key=lambda row: int(row["sent_ns"])):
+            assert 0 <= freed_ns <= row["sent_ns"]
+            assert freed_ns < 1_500_000_000
+            warmed_up = PHASES[row["phase"]] == "measure"
+            assert row["sent_ns"] >= 500_000_000 if warmed_up else freed_ns < 500_000_000
+            freed_ns = int(row["received_ns"])
 
 
 def test_workers_start_together(clean: Run) -> None:
@@ -111,8 +118,12 @@ def test_the_master_tells_and_saves_how_it_went(clean: Run) -> None:
 
 def test_every_lie_is_recorded_for_what_it_is(new_run: Callable[..., Run]) -> None:
     measure = {"warmup_s": 0, "duration_s": 1.5}
-    runs = [new_run(protocol, ["--every", "7", "--lies", *LIES[protocol]], {}, measure).begin() for protocol in LIES]
-    for run, lies in zip(runs, LIES.values(), strict=True):
+    runs = [
+        new_run(protocol, ["--every", "7", "--lies", *LIES[protocol]], {"transport": transport}, measure).begin()
+        for protocol, transport in WAYS
+    ]
+    for run in runs:
+        lies = LIES[run.protocol]
         assert run.finish() == 0
         log, records = run.log(), run.by_id()
         assert log.keys() == records.keys()
@@ -159,7 +170,8 @@ def test_a_killed_worker_is_told_and_what_it_recorded_is_recovered(new_run: Call
     rows = run.records(dead["worker"])
     assert dead["records"] == len(rows) > 0
     assert killed_ns - 1_500_000_000 < rows["received_ns"].max() < killed_ns
-    assert rows["sequence"].max() == len(rows) - 1
+    in_flight = int(rows["sequence"].max()) + 1 - len(rows)  # those that later ones had overtaken when it died
+    assert 0 <= in_flight < TWO["clients"]
     assert set(run.by_id()) <= set(run.log())
     assert run.records(alive["worker"])["sent_ns"].max() > killed_ns
     assert not rows["verified"].any()  # there were no answers
@@ -203,7 +215,7 @@ def test_a_server_that_cannot_be_reached_ends_the_run_before_it_starts(both: Cal
 
 
 def test_a_server_that_dies_leaves_failed_connections_and_no_busy_loop(both: Callable[..., list[Run]]) -> None:
-    runs = [run.begin() for run in both([], {}, {"warmup_s": 0, "duration_s": 2})]
+    runs = [run.begin() for run in both([], {}, {"warmup_s": 0, "duration_s": 5})]
     for run in runs:
         run.until("progress", phase="measure")
         run.processes["server"].kill()
@@ -212,12 +224,12 @@ def test_a_server_that_dies_leaves_failed_connections_and_no_busy_loop(both: Cal
         rows = run.records(1)
         failed = rows[rows["status"] != 0]
         assert set(failed["status"].tolist()) == {CONNECTION}
-        assert 4 <= len(failed) <= 4 * 2 / 0.05 + 4
+        assert 4 <= len(failed) <= 4 * 5 / 0.05 + 4
 
 
 def test_the_web_ui_shows_the_run_and_changes_nothing(new_run: Callable[..., Run]) -> None:
     run = new_run("grpc", [], {}, {"warmup_s": 0, "duration_s": 600})
-    port = free_port()
+    (port,) = free_ports(1)
     run.begin("--web", str(port))
     run.until("progress", phase="measure")
     for path in ("swarm", "stop", "stats/reset"):
@@ -233,12 +245,6 @@ def test_the_web_ui_shows_the_run_and_changes_nothing(new_run: Callable[..., Run
     assert seen > 0
     run.processes["master"].send_signal(signal.SIGINT)
     assert run.finish() == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 ENCODING = """

@@ -8,7 +8,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from socket import socket
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from tritonclient.grpc import service_pb2
 from clients.payloads import read_messages
 from clients.records import RECORD, status_name
 from clients.spec import Load, LoadSpec, Measure
+from tests.ports import free_ports
 
 SIZED = {"a": [1, 3], "b": [1, 3]}
 
@@ -38,18 +38,11 @@ def save_sum(path: Path) -> None:
     onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
-def free_ports() -> tuple[int, int]:
-    with socket() as one, socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("model")
     save_sum(place / "sum.onnx")
-    grpc_port, rest_port = free_ports()
+    grpc_port, rest_port = free_ports(2)
     command = [sys.executable, "-m", "server.main", "--model_name", "sum", "--model_path", str(place / "sum.onnx")]
     command += ["--port", str(grpc_port), "--rest_port", str(rest_port)]
     with (place / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
@@ -157,6 +150,6 @@ def test_a_server_that_cannot_be_asked_is_one_line(tmp_path: Path, server: Serve
     assert unknown.returncode == 1
     assert len(unknown.stderr.splitlines()) == 1
     assert "cannot learn the inputs of the model nothing" in unknown.stderr
-    closed = prepare(tmp_path, f"127.0.0.1:{free_ports()[0]}", protocol=protocol)
+    closed = prepare(tmp_path, f"127.0.0.1:{free_ports(1)[0]}", protocol=protocol)
     assert closed.returncode == 1
     assert "refused" in closed.stderr.lower()

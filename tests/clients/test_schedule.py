@@ -99,6 +99,18 @@ def test_another_seed_is_another_plan_and_the_same_seed_the_same() -> None:
     assert not set(first.due_ns.tolist()) & set(other.due_ns.tolist())
 
 
+def test_each_repeat_of_a_poisson_load_has_arrivals_of_its_own_and_others_have_none() -> None:
+    first, again, second, other = (
+        whole({"arrivals": "poisson", "rate_rps": 100.0, "seed": seed}, repeat=repeat)
+        for seed, repeat in ((1, 1), (1, 1), (1, 2), (2, 1))
+    )
+    assert (first.due_ns == again.due_ns).all()
+    for one in (first, other):
+        assert not set(one.due_ns.tolist()) & set(second.due_ns.tolist())
+    constant = [whole({"arrivals": "constant", "rate_rps": 100.0}, repeat=repeat) for repeat in (1, 2)]
+    assert (constant[0].due_ns == constant[1].due_ns).all() and (constant[0].client == constant[1].client).all()
+
+
 @pytest.mark.parametrize(
     "load", [{"arrivals": "poisson", "rate_rps": 900.0}, {"arrivals": "constant", "rate_rps": 900.0}]
 )

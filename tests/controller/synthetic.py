@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,21 @@ from clients.records import CONNECTION, PHASES, RECORD
 from controller import rundir
 
 T0_US = 1_790_000_000_000_000
-REFERENCE, WARMUP, MEASURE, DRAIN = (PHASES.index(name) for name in ("reference", "warmup", "measure", "drain"))
+REFERENCE, AUDIT, WARMUP, MEASURE, DRAIN = (
+    PHASES.index(name) for name in ("reference", "audit", "warmup", "measure", "drain")
+)
+BEFORE = 32 + 64  # references and audit
+CPUS = 2
 BUCKETS_US = [float(int(10 * 1.8**power)) for power in range(33)] + [float("inf")]
+
+SERVED: dict[str, Any] = {
+    "metadata": {
+        "name": "ocr-cls",
+        "versions": ["1"],
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3, 48, 192]}],
+    },
+    "status": {"model_version_status": [{"version": "1", "state": "AVAILABLE"}]},
+}
 
 Array = NDArray[Any]
 
@@ -79,7 +92,7 @@ def make(seed: int = 1, service_ms: float = 8.0, of: dict[str, Any] | None = Non
         worker: make_worker(rng, range(worker - 1, load["clients"], load["processes"]), service_ms, window_s)
         for worker in range(1, load["processes"] + 1)
     }
-    records[0] = _references(service_ms)
+    records[0] = _before(rng, service_ms)
     balancer, server_us = _balancer(rng, pa.concat_tables(rundir.request_tables("s", records)))
     seconds = np.arange(1.0, window_s[1] + 1)
     readings = {
@@ -88,15 +101,36 @@ def make(seed: int = 1, service_ms: float = 8.0, of: dict[str, Any] | None = Non
         "cpu_percent": rng.normal(40, 5, len(seconds) * load["processes"]),
         "rss_bytes": np.full(len(seconds) * load["processes"], 130_000_000),
         "in_flight": np.full(len(seconds) * load["processes"], load["clients"] // load["processes"]),
+        "connections": np.full(len(seconds) * load["processes"], load["clients"] // load["processes"]),
+        "wait_percent": rng.uniform(0, 4, len(seconds) * load["processes"]),
+        "stood_ms": rng.exponential(3, len(seconds) * load["processes"]),
+        "gc_ms": rng.exponential(1, len(seconds) * load["processes"]),
+        "wall_ns": np.full(len(seconds) * load["processes"], T0_US * 1000),
     }
     return Made(
         spec=plan,
         records=records,
         balancer=balancer,
-        samples=_samples(load["protocol"], balancer, server_us, window_s),
+        samples=[*_samples(load["protocol"], balancer, server_us, window_s), *_machine(rng, window_s)],
         generator=readings,
         facts=_facts(plan, records),
     )
+
+
+def calibration(ceiling_rps: float = 10_000.0, floor_ms: float = 0.2, **facts: Any) -> dict[str, Any]:
+    """What campaign.json holds of a load generator with this ceiling and floor, for gRPC through tritonclient."""
+    way = {
+        "transport": "tritonclient",
+        "protocol": "grpc",
+        "ceiling_rps": ceiling_rps,
+        "ceiling_low_rps": 0.98 * ceiling_rps,
+        "ceiling_high_rps": 1.02 * ceiling_rps,
+        "floor_p50_ms": floor_ms,
+        "floor_p50_low_ms": 0.97 * floor_ms,
+        "floor_p50_high_ms": 1.03 * floor_ms,
+    }
+    held = {"state": "valid", "note": None, "created": "2026-09-21T10:00:00+00:00", "threads": 2, "ways": [way]}
+    return held | facts
 
 
 def run(directory: Path, change: Change | None = None, **made: Any) -> Path:
@@ -108,7 +142,7 @@ def run(directory: Path, change: Change | None = None, **made: Any) -> Path:
     return directory
 
 
-def campaign(directory: Path, runs: list[tuple[str, Made | None]]) -> Path:
+def campaign(directory: Path, runs: Sequence[tuple[str, Made | None]]) -> Path:
     """Writes a campaign of named runs; None is a run that was planned and never begun."""
     planned: list[dict[str, Any]] = [
         {"name": name, "directory": rundir.run_directory(number, name), "spec": made.spec if made else spec()}
@@ -220,12 +254,32 @@ def _open_worker(load: dict[str, Any]) -> Callable[..., Array]:
     return make_worker
 
 
-def _references(service_ms: float) -> Array:
-    rows = np.zeros(32, RECORD)
-    rows["sequence"] = rows["payload"] = np.arange(32)
-    rows["sent_ns"] = rows["planned_ns"] = -(5_000_000_000 - np.arange(32) * 50_000_000)
-    rows["received_ns"] = rows["sent_ns"] + int(service_ms * 1e6)
-    rows["phase"] = REFERENCE
+def _before(rng: np.random.Generator, service_ms: float) -> Array:
+    """The audit (fresh inputs, and after each the first again) and the references, one in flight."""
+    rows = np.zeros(BEFORE, RECORD)
+    rows["sequence"] = np.arange(BEFORE)
+    rows["phase"] = np.where(rows["sequence"] < 64, AUDIT, REFERENCE)
+    rows["payload"][:64:2] = rows["payload"][64:] = np.arange(32)
+    rows["sent_ns"] = rows["planned_ns"] = -(5_500_000_000 - np.arange(BEFORE) * 50_000_000)
+    rows["received_ns"] = rows["sent_ns"] + (rng.lognormal(np.log(service_ms), 0.1, BEFORE) * 1e6).astype(np.int64)
+    return rows
+
+
+def _machine(
+    rng: np.random.Generator, window_s: tuple[float, float]
+) -> list[tuple[str, str, dict[str, str], float, float]]:
+    """A machine on which little else happens."""
+    rows: list[tuple[str, str, dict[str, str], float, float]] = []
+    own = other = 0.0
+    for time in (-6.0, *np.arange(0.0, window_s[1] + 0.5), window_s[1] + 1.5):
+        own, other = own + 1.5, other + float(rng.exponential(0.02))
+        gauges = {"machine_cpus": CPUS, "machine_wall_seconds": T0_US / 1e6, "machine_frequency_mhz": 2100.0}
+        counters = {"busy": own + other, "own": own, "steal": 0.0, "pressure": time / 4, "quota_throttled": 0.0}
+        rows += [("machine", name, {}, time, value) for name, value in gauges.items()]
+        rows += [("machine", f"machine_{name}_seconds_total", {}, time, value) for name, value in counters.items()]
+        rows.append(("machine", "machine_thermal_throttles_total", {}, time, 7.0))
+        for party in ("server", "balancer", "workers"):
+            rows.append(("machine", "process_wait_seconds_total", {"party": party}, time, own / 50))
     return rows
 
 
@@ -266,6 +320,7 @@ def _samples(
         rows.append(("server", "ovms_requests_success", method, time, len(us)))
         rows.append(("server", "ovms_requests_success", {**method, "method": "ModelReady"}, time, 7.0))
         rows.append(("server", "ovms_requests_fail", method, time, 0.0))
+        rows.append(("server", "ovms_streams", model, time, 2.0))
         for name, labels, share in (
             ("ovms_request_time_us", interface, 1.0),
             ("ovms_wait_for_infer_req_time_us", model, 0.2),
@@ -311,7 +366,7 @@ def _facts(plan: dict[str, Any], records: dict[int, Array]) -> dict[str, Any]:
         "workers": workers,
         "events": [],
         "notes": [],
-        "server": {"metrics": True, "command": ["loadproof-server"]},
+        "server": {"metrics": True, "command": ["loadproof-server"], "served": [SERVED, SERVED]},
         "balancer": {"command": ["haproxy"]},
         "log": {"lines": sum(len(rows) for rows in records.values()), "dropped": 0},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import socket
@@ -10,6 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from controller import doctor
+from tests.controller.compare import campaigns
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,6 +119,34 @@ def test_a_directory_that_is_no_campaign_is_one_clear_line(tmp_path: Path) -> No
     assert "no campaign.json there" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_compare_writes_its_files_and_a_broken_gate_is_exit_3(tmp_path: Path) -> None:
+    base, new = campaigns.repeats(tmp_path / "base", 1), campaigns.repeats(tmp_path / "new", 21, slower=1.1)
+    files = ["--markdown", str(tmp_path / "m.md"), "--junit", str(tmp_path / "j.xml")]
+    done = loadproof("compare", str(base), str(new), "--gate", "throughput_rps>=-3%", *files)
+    assert done.returncode == 3, done.stderr
+    assert "worse  throughput_rps" in done.stdout and "broken  throughput_rps>=-3%" in done.stdout
+    assert "**worse**" in (tmp_path / "m.md").read_text() and "<failure" in (tmp_path / "j.xml").read_text()
+
+
+def test_what_cannot_be_compared_is_exit_2(tmp_path: Path) -> None:
+    base = str(campaigns.repeats(tmp_path / "base", 1, count=1))
+    other = str(campaigns.repeats(tmp_path / "other", 1, count=1, clients=2))
+    for arguments, said in (
+        ((base,), "give two directories or more"),
+        ((base, base, "--gate", "p99<=5%"), "did you mean p99_ms?"),
+        ((base, other), "--across load.clients compares them all the same"),
+    ):
+        done = loadproof("compare", *arguments)
+        assert done.returncode == 2 and said in " ".join(done.stderr.split()), done.stderr
+
+
+def test_history_shows_every_campaign_below_a_directory(tmp_path: Path) -> None:
+    campaigns.repeats(tmp_path / "a", 1, count=1)
+    campaigns.repeats(tmp_path / "b", 2, count=1)
+    done = loadproof("history", str(tmp_path), "--metric", "p50_ms")
+    assert done.returncode == 0 and done.stdout.count("2026-09-21 13:46") == 2, done.stderr
+
+
 def test_the_schema_is_json() -> None:
     assert "properties" in json.loads(loadproof("schema").stdout)
 
@@ -127,3 +160,22 @@ def test_the_doctor_finds_nothing_lacking_where_the_tests_run() -> None:
     done = loadproof("doctor")
     assert done.returncode == 0, done.stdout
     assert "HAProxy" in done.stdout
+
+
+def test_what_the_doctor_finds_is_told_with_its_cure_below_it_and_what_follows() -> None:
+    said = "none: how near runs come to this machine's own limits is not known"
+    findings = [
+        doctor.Finding("note", "calibration", said, "loadproof doctor --calibrate"),
+        doctor.Finding("lacks", "HAProxy", "not installed", "apt-get install haproxy"),
+    ]
+    out = io.StringIO()
+    doctor.show(findings, Console(file=out, width=60))
+    assert out.getvalue().splitlines() == [
+        "note   calibration   none: how near runs come to this",
+        "                     machine's own limits is not known",
+        "                     cure: loadproof doctor --calibrate",
+        "lacks  HAProxy       not installed",
+        "                     cure: apt-get install haproxy",
+        "",
+        "A campaign will not run without: HAProxy.",
+    ]

@@ -10,6 +10,8 @@ import pytest
 from server import config
 from server.config import Configuration, ModelSettings
 from server.errors import UsageError
+from server.preparation import Preparation
+from server.repository import VersionPolicy
 
 
 def write(tmp_path: Path, content: Any) -> Path:
@@ -54,9 +56,33 @@ def test_no_model_at_all_is_a_configuration(tmp_path: Path) -> None:
     assert config.read(write(tmp_path, {"model_config_list": []})) == Configuration(())
 
 
-def test_the_policy_that_is_served_anyway_may_be_written_down(tmp_path: Path) -> None:
-    policy = {"latest": {"num_versions": 1}}
-    assert len(config.read(write(tmp_path, with_model(model_version_policy=policy))).models) == 1
+def test_versions_preparation_and_metrics_are_read(tmp_path: Path) -> None:
+    content = with_model(
+        model_version_policy={"specific": {"versions": [3, 1]}},
+        shape={"a": "(1,3,2:8,-1)", "b": [4, 5]},
+        batch_size=4,
+        layout="NHWC:NCHW",
+        mean=[1, 2.5, 3],
+        scale="255",
+        color_format="BGR:RGB",
+        precision="uint8:fp32",
+        plugin_config={"DEVICE_PROPERTIES": {"CPU": {"NUM_STREAMS": 2}}},
+    )
+    content["monitoring"] = {"metrics": {"enable": True, "metrics_list": ["ovms_streams", "ovms_infer_req_active"]}}
+    read = config.read(write(tmp_path, content))
+    (model,) = read.models
+    assert model.version_policy == VersionPolicy(specific=(1, 3))
+    assert model.plugin_config == {"DEVICE_PROPERTIES": {"CPU": {"NUM_STREAMS": 2}}}
+    assert model.preparation == Preparation(
+        shape={"a": ((1, 1), (3, 3), (2, 8), (0, -1)), "b": ((4, 4), (5, 5))},
+        batch_size=(4, 4),
+        layout={"": ("NHWC", "NCHW")},
+        mean={"": (1, 2.5, 3)},
+        scale={"": (255,)},
+        color_format={"": ("BGR", "RGB")},
+        precision={"": ("UINT8", "FP32")},
+    )
+    assert read.metrics_list == ("ovms_streams", "ovms_infer_req_active")
 
 
 IN_MODEL = "model_config_list[0].config."
@@ -65,10 +91,12 @@ IN_MODEL = "model_config_list[0].config."
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"batch_size": 4}, "batch_size: is not supported yet; remove it"),
-        ({"shape": "auto"}, "shape: is not supported yet; remove it"),
-        ({"layout": "NHWC:NCHW"}, "layout: is not supported yet; remove it"),
-        ({"model_version_policy": {"all": {}}}, 'model_version_policy: only {"latest": {"num_versions": 1}} is supp'),
+        ({"batch_size": 0}, "batch_size: must be at least 1"),
+        ({"shape": "large"}, 'shape: must be "auto" or as (1,3,224,224)'),
+        ({"shape": None}, 'shape: must be "auto" or a list of sizes'),
+        ({"layout": 1}, "layout: must be as NHWC:NCHW"),
+        ({"mean": {"x": "y"}}, "mean: x: must be a number or a list of them"),
+        ({"model_version_policy": {"newest": {}}}, 'model_version_policy: must be {"latest": {"num_versions": 2}}'),
         ({"stateful": True}, "stateful: unknown or not supported here; remove it"),
         ({"name": "a/b"}, "name: must be a name without '/'"),
         ({"name": 1}, "name: Input should be a valid string"),
@@ -78,7 +106,8 @@ IN_MODEL = "model_config_list[0].config."
         ({"nireq": 2000}, "nireq: Input should be less than or equal to 1024"),
         ({"target_device": ""}, "target_device: String should have at least 1 character"),
         ({"plugin_config": "NUM_STREAMS"}, "plugin_config: must be a JSON object"),
-        ({"plugin_config": {"A": [1]}}, "plugin_config: A: must be a string, a number or a boolean"),
+        ({"plugin_config": {"A": [1]}}, "plugin_config: A: must be a string, a number, a boolean or an object"),
+        ({"plugin_config": {"A": {"B": None}}}, "plugin_config: B: must be a string, a number, a boolean or an object"),
         ({"plugin_config": {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}}, "plugin_config: PERFORMANCE_HINT and"),
         ({"a\nb" * 99: 1}, "a b" * 33 + "a: unknown"),
     ],
@@ -104,7 +133,14 @@ def test_a_wrong_key_of_a_model_is_named(tmp_path: Path, keys: dict[str, Any], m
             {**with_model(), "pipeline_config_list": []},
             "pipeline_config_list: unknown or not supported here; remove it",
         ),
-        ({**with_model(), "monitoring": {"metrics": {"metrics_list": []}}}, "monitoring.metrics.metrics_list: is not"),
+        (
+            {**with_model(), "monitoring": {"metrics": {"metrics_list": ["ovms_none"]}}},
+            "monitoring.metrics.metrics_list: 'ovms_none' is no metric of OVMS; there are ovms_streams, ",
+        ),
+        (
+            {**with_model(), "monitoring": {"metrics": {"metrics_list": "ovms_streams"}}},
+            'monitoring.metrics.metrics_list: must be a list of names, as ["ovms_streams"]',
+        ),
         (
             {**with_model(), "monitoring": {"metrics": {"enable": "yes"}}},
             "monitoring.metrics.enable: Input should be a",
@@ -121,7 +157,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> 
 
 
 def test_all_mistakes_are_told_at_once_up_to_ten(tmp_path: Path) -> None:
-    message = refusal(write(tmp_path, with_model(nireq=-1, layout="N")))
+    message = refusal(write(tmp_path, with_model(nireq=-1, layout=1)))
     assert IN_MODEL + "nireq: " in message and IN_MODEL + "layout: " in message
     many = {"model_config_list": [{"config": {"name": "m"}}] * 30}
     assert refusal(write(tmp_path, many)).count("base_path: missing") == 10

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino as ov
 import pytest
+from openvino import opset13 as op
 
 from server import tensors
-from server.engine import Answer, Engine, with_defaults
+from server.engine import Answer, Engine
+from server.engine.compiling import with_defaults
 from server.errors import InvalidRequest, ServingError, StartError
-from tests.server.small_models import KINDS
+from server.messages import InputTensor
+from server.metrics import ModelMetrics
+from server.plane import ServedModel
+from tests.server.small_models import KINDS, parameter, save
 
 
 @contextmanager
@@ -138,3 +146,64 @@ def test_a_string_that_would_lose_its_end_is_refused(models: dict[str, Path]) ->
         inputs[-1][0, 0] = b"a\0"
         with pytest.raises(InvalidRequest, match="a BYTES element ends with a NUL byte"):
             made.infer(inputs, [0])
+
+
+def test_a_short_inference_of_fixed_shapes_runs_on_the_callers_thread_once_it_is_known(tmp_path: Path) -> None:
+    x = parameter("x", ov.Type.f32, [1, 4])
+    quick = save(tmp_path / "quick", [x], {"y": op.relu(x)})
+    values = np.array([[-1, 2, -3, 4]], np.float32)
+    with engine(quick, nireq=1) as made:
+        assert not made.quick  # nobody knows yet
+        deadline = time.monotonic() + 60
+        while not made.quick:  # without a pause, which would slow the next one down
+            made.infer([values], [0])
+            assert time.monotonic() < deadline
+        answer = made.infer_here([values], [0])
+        assert np.frombuffer(answer.outputs[0].raw, np.float32).tolist() == [0, 2, 0, 4]
+        assert answer.outputs[0].raw == made.infer([values], [0]).outputs[0].raw
+
+
+def test_a_few_short_inferences_among_long_ones_do_not_make_a_model_quick(tmp_path: Path) -> None:
+    x = parameter("x", ov.Type.f32, [1, 4])
+    with engine(save(tmp_path / "quick", [x], {"y": op.relu(x)}), nireq=1) as made:
+        made._recent_us.extend([50.0] * 8 + [300_000.0] * 24)
+        assert not made.quick
+        made._recent_us.extend([50.0] * 24 + [300_000.0] * 8)
+        assert made.quick
+
+
+def test_a_model_of_free_shapes_never_does(models: dict[str, Path]) -> None:
+    with engine(models["free"], nireq=1) as made:
+        for _ in range(200):
+            made.infer([np.ones((1, 4), np.float32)], [0])
+        assert not made.quick
+
+
+def test_an_inference_that_nobody_waits_for_any_more_is_not_made(models: dict[str, Path]) -> None:
+    """Else streams that are opened and reset would fill the queue: HTTP/2's rapid reset."""
+    values = np.zeros((1, 512), np.float32)
+    done = threading.Event()
+    answered: list[int] = []
+    with engine(models["slow"], nireq=1) as made:
+        made.submit([values], [0], lambda _: answered.append(0))
+        dropped = [made.submit([values], [0], lambda _: answered.append(1)) for _ in range(100)]
+        for job in dropped:
+            job.drop()
+        assert all(job.inputs is None for job in dropped)
+        made.submit([values], [0], lambda _: done.set())
+        assert done.wait(60)
+    assert answered == [0]
+
+
+def test_of_a_request_that_is_cancelled_in_the_queue_no_inference_is_made(models: dict[str, Path]) -> None:
+    x = InputTensor("x", "FP32", [1, 512], bytes(2048), tensors.from_raw)
+
+    async def both(model: ServedModel) -> None:
+        first, second = (asyncio.create_task(model.infer([x], [])) for _ in range(2))
+        await asyncio.sleep(0.1)  # both are submitted
+        second.cancel()
+        await first
+
+    with engine(models["slow"], nireq=1) as made:
+        asyncio.run(both(ServedModel("slow", "1", made, ModelMetrics())))
+    assert len(made._recent_us) == 1

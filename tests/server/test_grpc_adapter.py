@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +12,7 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from server import grpc_adapter
-from server.metrics import Metrics
-from server.plane import Plane
-from tests.server.small_models import KINDS, KINDS_SHAPE, Serve, Server, free_ports, openvino_kinds
+from tests.server.small_models import KINDS, KINDS_SHAPE, Serve, Server, openvino_kinds
 
 TYPED = [kind for kind in KINDS if kind not in ("FP16", "BF16")]
 
@@ -228,24 +224,6 @@ def test_the_model_methods_do_not_know_other_models(stub: Any) -> None:
         with pytest.raises(grpc.RpcError, match="model 'no': unknown") as caught:
             method(request(name="no"))
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
-
-
-def test_a_message_over_the_limit_is_refused_and_the_server_lives_on() -> None:
-    async def ask() -> tuple[Any, bool]:
-        address = f"127.0.0.1:{free_ports(1)[0]}"
-        server = grpc_adapter.build(Plane(Metrics()), address, max_message_bytes=1000)
-        await server.start()
-        async with grpc.aio.insecure_channel(address) as channel:
-            stub = GRPCInferenceServiceStub(channel)
-            try:
-                await stub.ModelInfer(pb.ModelInferRequest(raw_input_contents=[bytes(2000)]))
-            except grpc.RpcError as error:
-                code = error.code()
-            live = await stub.ServerLive(pb.ServerLiveRequest())
-        await server.stop(None)
-        return code, live.live
-
-    assert asyncio.run(ask()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
 
 
 def test_bad_requests_in_between_do_not_touch_the_good_ones(free: Server) -> None:

@@ -13,11 +13,18 @@ import pytest
 
 from server import tensors
 from server.config import Configuration, ModelSettings
-from server.errors import ReloadFailed, StartError
+from server.errors import NotFound, ReloadFailed, StartError
 from server.loader import Loader
+from server.messages import InputTensor
 from server.metrics import Metrics
-from server.plane import InputTensor, Plane
+from server.plane import Plane
+from server.repository import ALL_VERSIONS, VersionPolicy
 from tests.server.small_models import scale_model
+
+
+def settings(path: Path, policy: VersionPolicy) -> ModelSettings:
+    return ModelSettings("m", path, version_policy=policy, path_key="model m: base_path")
+
 
 Body = Callable[["Bench"], Awaitable[None]]
 
@@ -47,11 +54,11 @@ class Bench:
         rows = self.loader.status()[name]["model_version_status"]
         return [(row["version"], row["state"], row["status"]["error_message"]) for row in rows]
 
-    async def answer(self, name: str = "m") -> float:
+    async def answer(self, name: str = "m", version: str = "") -> float:
         """What the model makes of 1."""
         tensor = InputTensor("x", "FP32", (1, 4), np.ones(4, np.float32).tobytes(), tensors.from_raw)
         with self.plane.call("gRPC") as call:
-            answer = await call.model(name, "").infer([tensor], [])
+            answer = await call.model(name, version).infer([tensor], [])
         return float(np.frombuffer(answer.outputs[0].raw, np.float32)[0])
 
     async def refusal(self) -> str:
@@ -125,6 +132,60 @@ def test_a_new_version_is_served_and_the_old_one_ends(double: Path) -> None:
     run(Bench(m=double), body)
 
 
+def test_all_versions_are_served_and_each_is_asked_by_its_number(double: Path) -> None:
+    async def body(bench: Bench) -> None:
+        assert [model.version for model in bench.plane.models] == ["1", "7", "10"]
+        assert [await bench.answer(version=version) for version in ("", "1", "7", "10")] == [10, 2, 7, 10]
+        with pytest.raises(NotFound, match=r"^version '2' of model m: unknown; this server has 1, 7, 10$"):
+            await bench.answer(version="2")
+        seven = bench.plane.model("m", "7").engine
+        bench.wanted["m"] = settings(double, VersionPolicy(specific=(1, 7)))
+        assert await bench.loader.reload() is True
+        assert [await bench.answer(version=version) for version in ("", "1", "7")] == [7, 2, 7]
+        assert bench.plane.model("m", "7").metrics is bench.plane.model("m").metrics
+        bench.wanted["m"] = settings(double, VersionPolicy(latest=2))
+        assert await bench.loader.reload() is True
+        assert [model.version for model in bench.plane.models] == ["7", "10"]
+        await bench.settle("END")
+        assert bench.status() == [("1", "END", "OK"), ("7", "AVAILABLE", "OK"), ("10", "AVAILABLE", "OK")]
+        assert bench.plane.model("m", "7").engine is not seven  # other settings are another engine
+
+    scale_model(double, 10, "10")
+    scale_model(double, 7, "7")
+    run(Bench(m=settings(double, ALL_VERSIONS)), body)
+
+
+def test_no_version_goes_while_another_of_its_model_fails(double: Path) -> None:
+    async def body(bench: Bench) -> None:
+        (double / "2").mkdir()
+        (double / "2" / "model.xml").write_text("<net")
+        scale_model(double, 3, "3")
+        bench.wanted["m"] = settings(double, VersionPolicy(latest=2))
+        assert "does not load" in await bench.refusal()
+        assert [model.version for model in bench.plane.models] == ["1", "3"]
+        assert [row[1] for row in bench.status()] == ["AVAILABLE", "LOADING", "AVAILABLE"]
+        shutil.rmtree(double / "2")
+        scale_model(double, 2, "2")
+        assert await bench.loader.reload() is True
+        assert [model.version for model in bench.plane.models] == ["2", "3"]
+        await bench.settle("END")
+
+    run(Bench(m=double), body)
+
+
+def test_a_specific_version_that_is_missing_keeps_what_is_served(double: Path) -> None:
+    async def body(bench: Bench) -> None:
+        bench.wanted["m"] = settings(double, VersionPolicy(specific=(1, 2)))
+        message = f"model m: base_path: {double} has no version 2, only 1; mend model_version_policy"
+        assert await bench.refusal() == message
+        assert bench.status() == [("1", "AVAILABLE", message)]
+        scale_model(double, 5, "2")
+        assert await bench.loader.reload() is True
+        assert await bench.answer() == 5
+
+    run(Bench(m=double), body)
+
+
 def test_weights_that_were_replaced_in_place_are_loaded(double: Path, triple: Path) -> None:
     async def body(bench: Bench) -> None:
         for name in ("model.bin", "model.xml"):
@@ -157,7 +218,7 @@ def test_a_model_that_vanishes_ends_with_its_last_request(double: Path, triple: 
             model = call.model("n", "")
             del bench.wanted["n"]
             assert await bench.loader.reload() is True
-            assert list(bench.plane.models) == ["m"]
+            assert [model.name for model in bench.plane.models] == ["m"]
             await asyncio.sleep(0.1)  # far longer than an idle engine takes to close
             assert bench.status("n") == [("1", "UNLOADING", "OK")]
             assert model.engine.running

@@ -15,8 +15,9 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from server.errors import StartError
-from server.main import listen
-from tests.server.small_models import Serve, free_ports, wait_until
+from server.ports import listen
+from tests.ports import free_ports
+from tests.server.small_models import Serve, wait_until
 
 
 def run(*flags: str) -> tuple[int, str]:
@@ -93,6 +94,8 @@ def test_one_protocol_alone_is_served(models: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "server.main", *flags(models["free"], port=port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert re.search(rf"serving m version 1 on CPU .* gRPC 127\.0\.0\.1:{port}$", process.stderr.readline())
+        loaded, serving = process.stderr.readline(), process.stderr.readline()
+        assert re.search(r"m version 1 on CPU with 1 infer requests and 1 streams: loaded in 0\.\d+ s$", loaded)
+        assert re.search(rf"serving m version 1 on CPU .* gRPC 127\.0\.0\.1:{port}$", serving)
         process.terminate()
         assert process.wait(timeout=60) == 0

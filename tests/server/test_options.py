@@ -7,6 +7,8 @@ import pytest
 from server import options
 from server.config import Configuration, ModelSettings
 from server.errors import UsageError
+from server.preparation import Preparation
+from server.repository import ALL_VERSIONS
 
 GOOD = ["--model_name", "m", "--model_path", "models/m", "--port", "9000", "--rest_port", "8000"]
 
@@ -32,6 +34,26 @@ def test_metrics_are_enabled_by_the_flag_alone_or_with_a_value(flags: list[str],
     assert options.parse([*GOOD, *flags]).metrics_enable is enabled
 
 
+def test_a_directory_for_compiled_models_is_a_property_of_each() -> None:
+    chosen = options.parse([*GOOD, "--cache_dir", "cache", "--plugin_config", '{"NUM_STREAMS": 2}'])
+    assert [model.plugin_config for model in chosen.configuration().models] == [
+        {"CACHE_DIR": "cache", "NUM_STREAMS": 2}
+    ]
+
+
+def test_the_flags_of_a_model_say_what_is_done_to_it() -> None:
+    chosen = options.parse(
+        [*GOOD, "--shape", '{"x": "auto", "z": "(1,-1)"}', "--mean", "(1,2,3)", "--batch_size", "auto"]
+    )
+    assert chosen.model is not None
+    assert chosen.model.preparation == Preparation(
+        shape={"x": None, "z": ((1, 1), (0, -1))}, mean={"": (1, 2, 3)}, batch_size=(0, -1)
+    )
+    chosen = options.parse([*GOOD, "--model_version_policy", '{"all": {}}'])
+    assert chosen.model is not None
+    assert chosen.model.version_policy == ALL_VERSIONS
+
+
 def test_the_plugin_config_is_a_json_object() -> None:
     chosen = options.parse([*GOOD, "--plugin_config", '{"NUM_STREAMS": "2", "ENABLE_CPU_PINNING": false}'])
     assert chosen.model is not None
@@ -51,12 +73,27 @@ def test_the_plugin_config_is_a_json_object() -> None:
         (["--plugin_config", "{"], "--plugin_config: broken JSON"),
         (["--plugin_config", "[]"], "--plugin_config: must be a JSON object"),
         (["--plugin_config", '{"A": []}'], "--plugin_config: A: must be a string"),
+        (["--model_version_policy", "all"], "--model_version_policy: broken JSON"),
+        (
+            ["--model_version_policy", '{"latest": 2}'],
+            '--model_version_policy: must be {"latest": {"num_versions": 2}}',
+        ),
+        (["--shape", "{"], "--shape: broken JSON"),
+        (["--shape", "(1,a)"], "--shape: 'a' is no size: give a whole number"),
+        (["--batch_size", "8:1"], "--batch_size: 8:1 begins above its end"),
+        (["--layout", "nhwc"], "--layout: must be as NHWC:NCHW"),
+        (["--mean", "[1,nan]"], "--mean: must be a number or a list of them"),
+        (["--scale", "[1,0,1]"], "--scale: must not be 0"),
+        (["--color_format", "RGB"], "--color_format: must be BGR:RGB or RGB:BGR"),
+        (["--precision", "UINT8"], "--precision: must be as UINT8:FP32"),
+        (["--metrics_list", "ovms_streams"], "--metrics_list: no metrics are served without --metrics_enable"),
+        (["--metrics_enable", "--metrics_list", "ovms_streams,x"], "--metrics_list: 'x' is no metric of OVMS"),
         (["--plugin_config", '{"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}'], "exclude each other"),
         (["--log_level", "LOUD"], "--log_level: invalid choice: 'LOUD'"),
         (["--model_name", "a/b"], "--model_name: must be a name without '/'"),
         (["--config_path", "c"], "--model_name: excluded by --config_path; write it into that file"),
         (["--file_system_poll_wait_seconds", "0.5"], "--file_system_poll_wait_seconds: '0.5' is no whole number"),
-        (["--shape", "auto"], "unrecognized arguments: --shape auto"),
+        (["--stateful", "true"], "unrecognized arguments: --stateful true"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_it(flags: list[str], message: str) -> None:
@@ -73,6 +110,8 @@ def test_a_wrong_flag_is_one_line_that_names_it(flags: list[str], message: str) 
         (["--model_name", "m"], "--model_path: missing; give"),
         (["--config_path", "c", "--nireq", "2"], "--nireq: excluded by --config_path"),
         (["--config_path", "c", "--target_device", "AUTO"], "--target_device: excluded by --config_path"),
+        (["--config_path", "c", "--shape", "auto"], "--shape: excluded by --config_path"),
+        (["--config_path", "c", "--model_version_policy", '{"all": {}}'], "--model_version_policy: excluded by"),
         (["--config_path", "c", "--plugin_config", '{"NUM_STREAMS": 1}'], "--plugin_config: excluded by --config_path"),
     ],
 )
@@ -80,3 +119,17 @@ def test_there_is_either_one_model_or_a_configuration_file(flags: list[str], mes
     with pytest.raises(UsageError) as caught:
         options.parse(["--port", "9000", *flags])
     assert message in str(caught.value)
+
+
+def test_workers_are_as_many_as_the_protocol_with_more_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert options.parse(GOOD).workers == 1
+    assert options.parse([*GOOD, "--grpc_workers", "3", "--rest_workers", "8"]).workers == 8
+    assert options.parse([*GOOD, "--grpc_workers", "2"]).workers == 2
+    for number in ("0", "9", "two"):
+        with pytest.raises(UsageError, match=f"--rest_workers: '{number}' is no whole number from 1 to 8"):
+            options.parse([*GOOD, "--rest_workers", number])
+    for flag, port in (("--grpc_workers", "--port"), ("--rest_workers", "--rest_port")):
+        other = [*GOOD[:4], *(GOOD[4:6] if port == "--rest_port" else GOOD[6:])]
+        with pytest.raises(UsageError, match=f"{flag}: 2 processes serve nothing without {port}; give it as well"):
+            options.parse([*other, flag, "2"])

@@ -22,7 +22,7 @@ def run(model: Path, requests: Path, answers: Path, *flags: str) -> tuple[int, s
 
 
 def request(values: np.ndarray[Any, Any]) -> Any:
-    made = pb.ModelInferRequest(model_name="slow", raw_input_contents=[values.tobytes()])
+    made = pb.ModelInferRequest(model_name="brief", raw_input_contents=[values.tobytes()])
     made.inputs.add(name="x", datatype="FP32", shape=values.shape)
     return made
 
@@ -41,9 +41,9 @@ def test_the_answers_are_the_servers_bit_for_bit_and_in_order(
     requests = [request(rng.standard_normal((1, 512)).astype(np.float32)) for _ in range(2)]
     config = '{"NUM_STREAMS": "2"}'
     answers = tmp_path / "answers.bin"
-    code, message = run(models["slow"], write(tmp_path / "in.bin", requests), answers, "--plugin_config", config)
+    code, message = run(models["brief"], write(tmp_path / "in.bin", requests), answers, "--plugin_config", config)
     assert (code, message) == (0, "")
-    server = serve("slow", "--plugin_config", config)
+    server = serve("brief", "--plugin_config", config)
     with answers.open("rb") as file, grpc.insecure_channel(server.grpc) as channel:
         stub = GRPCInferenceServiceStub(channel)
         for sent in requests:

@@ -20,7 +20,8 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from tests.server.small_models import Server, deep_model, free_ports, scale_model, wait_ready, wait_until
+from tests.ports import free_ports
+from tests.server.small_models import Server, deep_model, scale_model, wait_ready, wait_until
 
 FACTORS = {"1": 2.0, "2": 3.0}  # by version
 

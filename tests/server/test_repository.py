@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from server import repository
 from server.errors import StartError
-from server.repository import ModelFile
+from server.repository import ALL_VERSIONS, ModelFile, VersionPolicy
 
 
 def put(path: Path) -> Path:
@@ -21,18 +22,94 @@ def test_the_latest_version_is_served_by_number(tmp_path: Path) -> None:
         put(tmp_path / version / "model.xml")
     put(tmp_path / "11-draft" / "model.xml")
     put(tmp_path / "010" / "model.xml")
-    assert repository.find(tmp_path) == ModelFile("10", tmp_path / "10" / "model.xml")
+    assert repository.find(tmp_path) == [ModelFile("10", tmp_path / "10" / "model.xml")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "chosen"),
+    [
+        (VersionPolicy(latest=2), ["9", "10"]),
+        (VersionPolicy(latest=7), ["2", "9", "10"]),
+        (VersionPolicy(specific=(2, 10)), ["2", "10"]),
+        (ALL_VERSIONS, ["2", "9", "10"]),
+    ],
+)
+def test_a_policy_chooses_versions_by_number(tmp_path: Path, policy: VersionPolicy, chosen: list[str]) -> None:
+    for version in ("2", "10", "9"):
+        put(tmp_path / version / "model.xml")
+    assert [file.version for file in repository.find(tmp_path, policy=policy)] == chosen
+
+
+def test_a_specific_version_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "2" / "model.xml")
+    with pytest.raises(StartError, match=r"^--model_path: .* has no version 3, only 2; mend model_version_policy$"):
+        repository.find(tmp_path, policy=VersionPolicy(specific=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("value", "policy"),
+    [
+        ({"latest": {"num_versions": 3}}, VersionPolicy(latest=3)),
+        ({"specific": {"versions": [3, 1, 3]}}, VersionPolicy(specific=(1, 3))),
+        ({"all": {}}, ALL_VERSIONS),
+    ],
+)
+def test_policies_are_read_as_ovms_writes_them(value: Any, policy: VersionPolicy) -> None:
+    assert repository.read_policy(value) == policy
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        [],
+        "all",
+        {"latest": {"num_versions": 0}},
+        {"latest": {"num_versions": True}},
+        {"latest": {"num_versions": 1, "more": 1}},
+        {"latest": {}},
+        {"specific": {"versions": []}},
+        {"specific": {"versions": ["1"]}},
+        {"specific": {"versions": [0]}},
+        {"all": {}, "latest": {"num_versions": 1}},
+        {"all": {"versions": 1}},
+    ],
+)
+def test_other_policies_are_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r'^must be \{"latest": '):
+        repository.read_policy(value)
+
+
+def test_a_link_that_leads_out_of_the_repository_is_refused(tmp_path: Path) -> None:
+    outside = put(tmp_path / "outside" / "model.xml")
+    put(tmp_path / "outside" / "model.bin")
+    inside = put(tmp_path / "m" / "1" / "model.xml")
+    (inside.parent / "model.bin").symlink_to(outside.with_suffix(".bin"))
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n" / "1").symlink_to(outside.parent)
+    named = put(tmp_path / "o" / "1" / "model.onnx")  # which may name any file beside it
+    (named.parent / "weights.data").symlink_to(outside)
+    for name, link in (("m", "m/1/model.bin"), ("n", "n/1"), ("o", "o/1/weights.data")):
+        with pytest.raises(StartError, match=rf"^--model_path: .*{link}.* is a link that leads out of .*/{name}; put"):
+            repository.find(tmp_path / name)
+
+
+def test_links_within_the_repository_are_followed_as_kubernetes_mounts_them(tmp_path: Path) -> None:
+    put(tmp_path / "..data" / "1" / "model.xml")
+    (tmp_path / "1").symlink_to("..data/1")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert repository.find(tmp_path / "link")[0].version == "1"
 
 
 def test_a_model_file_is_version_1(tmp_path: Path) -> None:
     path = put(tmp_path / "model.onnx")
-    assert repository.find(path) == ModelFile("1", path)
+    assert repository.find(path) == [ModelFile("1", path)]
 
 
 def test_an_ir_is_preferred_over_what_it_was_made_of(tmp_path: Path) -> None:
     for name in ("a.onnx", "b.xml", "b.bin"):
         put(tmp_path / "1" / name)
-    assert repository.find(tmp_path).path.name == "b.xml"
+    assert repository.find(tmp_path)[0].path.name == "b.xml"
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,13 @@ def cut(peer: str) -> None:
                     copy.shutdown(socket.SHUT_RDWR)
 
 
-async def start(house: House, port: int) -> tuple[Any, int]:
-    """The started server and its port."""
-    server = grpc.aio.server(options=(("grpc.max_receive_message_length", 2**30), ("grpc.so_reuseport", 0)))
+async def start(house: House, host: str, port: int, streams: int) -> tuple[Any, int]:
+    """The started server and its port; a connection takes that many `streams` at once."""
+    # Its protection against overload refuses at random, also where the limit is kept.
+    options = {"max_concurrent_streams": streams, "http.overload_protection": 0}
+    options |= {"max_receive_message_length": 2**30, "so_reuseport": 0}
+    server = grpc.aio.server(options=[(f"grpc.{name}", value) for name, value in options.items()])
     server.add_generic_rpc_handlers((Servicer(house).handlers(),))
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    bound = server.add_insecure_port(f"{host}:{port}")
     await server.start()
     return server, bound

@@ -15,11 +15,18 @@ import psutil
 from tests.truth.session import Outcome, TruthServer, finish, start_loadproof, truth_server
 
 WARMUP_S: Final = 0.5
-REFERENCES: Final = 32
+REFERENCES: Final = 32 + 64  # and the audit's
 WRONG: Final = ("wrong", "short")
 NO_NAME: Final = ("unaccounted", "not in the log", "not ours")
-# Names that need a death; nobody else's loss may hide behind them.
-DEATHS: Final = {"lost with a worker": "clients.load.worker", "lost with the balancer": "haproxy"}
+# Names that need a death; nobody else's loss may hide behind them. The load ends with the balancer; what a dead worker
+# had still to send, nobody sends.
+DEATHS: Final = {
+    "lost with a worker": ("clients.load.worker",),
+    "lost with the balancer": ("haproxy",),
+    "not sent: the run ended early": ("clients.load.worker", "haproxy"),
+}
+# The client's own word, or HAProxy's for a client that left.
+TIMED_OUT: Final = ("failed: timeout", "cut: C")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Loss:
     flags: tuple[str, ...] = ()
     load: tuple[tuple[str, Any], ...] = ()
     victim: str | None = None  # "server", or a part of a command line
+    names: tuple[str, ...] = ()  # how the names of all that was not answered right begin; (): anyhow
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")
@@ -37,7 +45,7 @@ class Loss:
 
 LOSSES: Final = (
     Loss("lies", ("--share", "0.2", "--lies", "error", "drop", "wrong", "cut", "garbage", "short")),
-    Loss("timeouts", ("--share", "0.05", "--lies", "stall", "--stall-s", "30"), (("timeout_s", 0.5),)),
+    Loss("timeouts", ("--share", "0.05", "--lies", "stall", "--stall-s", "30"), (("timeout_s", 0.5),), names=TIMED_OUT),
     Loss("server killed", victim="server"),
     Loss("balancer killed", victim="haproxy"),
     Loss("worker killed", victim="clients.load.worker"),
@@ -67,11 +75,13 @@ class Aftermath:
         found += [
             f"{name}: {accounts[name]}"
             for name, dead in DEATHS.items()
-            if name in accounts and dead != self.loss.victim
+            if name in accounts and self.loss.victim not in dead
         ]
+        others = [name for name in accounts if name != "answered right" and not name.startswith(self.loss.names)]
+        if self.loss.names and others:
+            found.append(f"a wrong name: {others}")
         total = sum(accounts.values())
-        # The load ends when the balancer does; what a dead worker had still to send, nobody sends.
-        if total != self.planned + REFERENCES and self.loss.victim in (None, "server"):
+        if total != self.planned + REFERENCES:
             found.append(f"{total} accounted for, {self.planned + REFERENCES} planned")
         return [*found, *self._contradictions()]
 
@@ -92,7 +102,7 @@ def lose(loss: Loss, protocol: str, place: Path, rate_rps: float, duration_s: fl
     log = place / f"{loss.name} {protocol}.jsonl"
     load = {"protocol": protocol, "clients": 8, "arrivals": "constant", "rate_rps": rate_rps, "processes": 2}
     measure = {"warmup_s": WARMUP_S, "duration_s": duration_s, "drain_s": 2}
-    with truth_server(log, "--delay-ms", "5", *loss.flags) as server:
+    with truth_server(log, "--log-first", "--delay-ms", "5", *loss.flags) as server:
         out = place / f"{loss.name} {protocol}".replace(" ", "-")
         process = start_loadproof(server, out, load | dict(loss.load), measure)
         if loss.victim:

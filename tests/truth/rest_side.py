@@ -81,7 +81,7 @@ def _message(status: int, body: bytes, headers: dict[str, str] | None = None) ->
     return f"HTTP/1.1 {status} {REASONS[status]}\r\n{head}\r\n".encode() + body
 
 
-async def start(house: House, port: int) -> tuple[asyncio.Server, int]:
+async def start(house: House, host: str, port: int) -> tuple[asyncio.Server, int]:
     """The started server and its port."""
-    server = await asyncio.start_server(RestSide(house), "127.0.0.1", port, limit=1 << 20, backlog=4096)
+    server = await asyncio.start_server(RestSide(house), host, port, limit=1 << 20, backlog=4096)
     return server, int(server.sockets[0].getsockname()[1])

@@ -15,7 +15,7 @@ class Service:
     `queue`: one request at a time, in order (free = max(now, free) + time); else all at once. A `slow_share` of them
     takes `slow_ms` instead of `time_ms`. `noise` is the standard deviation relative to the time. Every `stall_every_ms`
     everything stands still for `stall_ms`. Lies of time: each second takes `slower` of the time more; the first `cold`
-    take `cold_ms` longer; what was asked before comes from the cache, in a tenth of the time.
+    of the load take `cold_ms` longer; what was asked before comes from the cache, in a tenth of the time.
     """
 
     time_ms: float = 1
@@ -40,7 +40,7 @@ class Service:
             raise ValueError("a stall has to end before the next one begins")
         self._random = random.Random(self.seed)
 
-    def admit(self, now_ns: int, content: bytes) -> tuple[int, int]:
+    def admit(self, now_ns: int, content: bytes, of_load: bool = True) -> tuple[int, int]:
         """(begun, left) of a request that comes at `now_ns`; the stalls' and the slowing's clock starts at the first.
 
         Calls come in the order of time.
@@ -48,19 +48,19 @@ class Service:
         if self._origin_ns is None:
             self._origin_ns = now_ns
         begun_ns = max(now_ns, self._free_ns) if self.queue else now_ns
-        left_ns = self._through_stalls(begun_ns, self._time_ns(now_ns - self._origin_ns, content))
+        left_ns = self._through_stalls(begun_ns, self._time_ns(now_ns - self._origin_ns, content, of_load))
         self._free_ns = left_ns
-        self._served += 1
+        self._served += of_load
         return begun_ns, left_ns
 
-    def _time_ns(self, elapsed_ns: int, content: bytes) -> int:
+    def _time_ns(self, elapsed_ns: int, content: bytes, of_load: bool) -> int:
         time_ms = self.slow_ms if self._random.random() < self.slow_share else self.time_ms
         if self.noise:
             time_ms *= max(0.0, self._random.gauss(1, self.noise))
         if self.cache:
             time_ms *= 0.1 if content in self._known else 1
             self._known.add(content)
-        if self._served < self.cold:
+        if of_load and self._served < self.cold:
             time_ms += self.cold_ms
         return round(time_ms * (1 + self.slower * elapsed_ns / 1e9) * MS)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tritonclient.grpc import service_pb2
 
+from benchmarks.h2load import message
 from controller.launch import balancer
 from controller.launch.server import Target
 from tests.truth.house import FLOATS, ID_HEADER, MODEL
@@ -31,16 +31,21 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TruthServer:
-    """A running truth server: host:port by protocol, its log, its process."""
+    """A running truth server: host:port by protocol, its log, its process; another one may have no metrics."""
 
     grpc: str
     rest: str
     log: Path
     process: subprocess.Popen[str]
+    metrics: bool = True
 
     def visits(self) -> list[dict[str, Any]]:
         """What it logged until now."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def service_s(self) -> Floats:
+        """How long it served each request, by its model's clock."""
+        return np.array([visit["due_ns"] - visit["begun_ns"] for visit in self.visits()]) / 1e9
 
 
 @contextlib.contextmanager
@@ -56,10 +61,10 @@ def truth_server(log: Path, *flags: str) -> Iterator[TruthServer]:
             process.terminate()
 
 
-def plan(server: TruthServer, load: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
-    """A plan (TOML) that measures the external `server`."""
-    address = {"address": server.grpc, "rest_address": server.rest}
-    sections = {"server": {"launch": "external", "model": MODEL, **address}, "load": load, "measure": measure}
+def plan(server: TruthServer, load: Mapping[str, Any], measure: Mapping[str, Any], **more: Mapping[str, Any]) -> str:
+    """A plan (TOML) that measures the external `server`; `more` are further sections."""
+    address = {"address": server.grpc, "rest_address": server.rest, **({} if server.metrics else {"metrics": "none"})}
+    sections = {"server": {"launch": "external", "model": MODEL, **address}, "load": load, "measure": measure, **more}
     lines = ['name = "truth"']
     for section, values in sections.items():
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
@@ -68,29 +73,41 @@ def plan(server: TruthServer, load: Mapping[str, Any], measure: Mapping[str, Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished `loadproof run` of one run."""
+    """A finished `loadproof run`; `run` is its first one."""
 
     code: int
     output: str
     directory: Path
 
     @property
+    def summary(self) -> dict[str, Any]:
+        return dict(json.loads((self.directory / "summary.json").read_text()))
+
+    @property
     def run(self) -> dict[str, Any]:
-        return dict(json.loads((self.directory / "summary.json").read_text())["runs"][0])
+        return dict(self.summary["runs"][0])
 
     def requests(self) -> pa.Table:
         return pq.read_table(self.directory / self.run["directory"] / "requests.parquet")
 
 
 def start_loadproof(
-    server: TruthServer, out: Path, load: Mapping[str, Any], measure: Mapping[str, Any]
+    server: TruthServer,
+    out: Path,
+    load: Mapping[str, Any],
+    measure: Mapping[str, Any],
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+    before: Sequence[str] = (),
+    **env: str,
 ) -> subprocess.Popen[str]:
-    """`loadproof run` of such a plan, under way."""
+    """`loadproof run` of such a plan with `more` sections, under way; `before` starts it, `env` is added."""
     out.parent.mkdir(parents=True, exist_ok=True)
     path = out.with_suffix(".toml")
-    path.write_text(plan(server, load, measure))
-    command = [*LOADPROOF, "run", str(path), "--out", str(out)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    path.write_text(plan(server, load, measure, **(more or {})))
+    command = [*before, *LOADPROOF, "run", str(path), "--out", str(out)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str], out: Path, timeout_s: float = 240) -> Outcome:
@@ -100,8 +117,15 @@ def finish(process: subprocess.Popen[str], out: Path, timeout_s: float = 240) ->
     return Outcome(process.returncode, output, out)
 
 
-def loadproof(server: TruthServer, out: Path, load: Mapping[str, Any], measure: Mapping[str, Any]) -> Outcome:
-    return finish(start_loadproof(server, out, load, measure), out)
+def loadproof(
+    server: TruthServer,
+    out: Path,
+    load: Mapping[str, Any],
+    measure: Mapping[str, Any],
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+    timeout_s: float = 240,
+) -> Outcome:
+    return finish(start_loadproof(server, out, load, measure, more), out, timeout_s)
 
 
 @dataclass(frozen=True)
@@ -153,21 +177,8 @@ def h2load(server: TruthServer, protocol: str, clients: int, rate_rps: float | N
 
 
 def _offer(address: str, protocol: str, clients: int, rate_rps: float | None, requests: int, place: Path) -> None:
-    raw = np.ones(FLOATS, np.float32).tobytes()
-    if protocol == "grpc":
-        request = service_pb2.ModelInferRequest(model_name=MODEL, raw_input_contents=[raw])
-        request.inputs.add(name="x", datatype="FP32", shape=[1, FLOATS])
-        message = request.SerializeToString()
-        body = struct.pack(">BI", 0, len(message)) + message
-        flags = ["-m", "1" if rate_rps is None else "100", "-H", "content-type: application/grpc", "-H", "te: trailers"]
-        path = "inference.GRPCInferenceService/ModelInfer"
-    else:
-        tensor = {"name": "x", "datatype": "FP32", "shape": [1, FLOATS], "parameters": {"binary_data_size": len(raw)}}
-        head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-        body = head + raw
-        flags = ["--h1", "-m", "1", "-H", f"Inference-Header-Content-Length: {len(head)}"]
-        path = f"v2/models/{MODEL}/infer"
-    (place / "body").write_bytes(body)
+    flags, path = message(protocol, MODEL, FLOATS, place / "body")
+    flags += ["-m", "100" if protocol == "grpc" and rate_rps is not None else "1"]
     rate = []
     if rate_rps is not None:  # clients start one gap of the schedule apart, or they would send all at once for ever
         rate = ["--rps", f"{rate_rps / clients:g}", "-r", "1", f"--rate-period={1000 / rate_rps:.0f}ms"]

@@ -22,3 +22,32 @@ addEventListener("beforeprint", () => {
   for (const run of document.querySelectorAll("details")) run.open = true;
   for (const element of waiting) draw(element);
 });
+// The sweet spot goes where the limit puts it: the most throughput whose upper bound keeps it.
+const movable = document.getElementById("movable");
+if (movable) {
+  const {limit, top, step, rows, of, percentile} = JSON.parse(movable.textContent);
+  const number = document.getElementById("limit"), range = document.getElementById("limit-range");
+  const answer = document.getElementById("spot-answer");
+  const choose = (limit) => rows.filter((row) => row.eligible && row.high <= limit)
+    .reduce((best, row) => best && best.rate >= row.rate ? best : row, null);
+  const move = (limit) => {
+    const best = choose(limit), kept = rows.filter((row) => row.eligible && row.high <= limit).length;
+    for (const id of ["spot", "heat"]) {
+      const figure = figures[id];
+      if (!figure) continue;
+      const mark = figure.data.find((trace) => trace.name === "sweet spot");
+      [mark.x, mark.y] = best ? [[best[id][0]], [best[id][1]]] : [[], []];
+      if (id === "spot") Object.assign(figure.layout.shapes[0], {y0: limit, y1: limit, visible: true});
+      const element = document.getElementById(id);
+      if (!waiting.has(element)) Plotly.react(element, figure.data, figure.layout, config);
+    }
+    answer.textContent = best
+      ? `Sweet spot: ${best.name}: ${best.told[0]} inferences/s, ${percentile} ${best.told[1]} ms (upper bound ${best.told[2]} ms). ` +
+        `Of ${of} configurations ${kept} surely keep ${percentile} within ${limit} ms.`
+      : `None of ${of} configurations surely keeps ${percentile} within ${limit} ms.`;
+  };
+  Object.assign(range, {max: top, step, value: limit ?? top});
+  number.value = limit ?? top;
+  range.addEventListener("input", () => { number.value = range.value; move(Number(range.value)); });
+  number.addEventListener("input", () => { if (number.value !== "") { range.value = number.value; move(Number(number.value)); } });
+}

@@ -71,10 +71,103 @@ def overload(made: Made) -> None:
         rows["received_ns"] += (np.clip(rows["planned_ns"], 0, None) * 0.1).astype(np.int64)
 
 
+def unchanged(made: Made) -> None:
+    """The reason is not in the run but in the calibration that it is held to."""
+
+
 def outlast(made: Made) -> None:
     """All requests of the last two seconds take as long as the whole window."""
     for rows in made.records.values():
         rows["received_ns"][rows["sent_ns"] > 10e9] += 10_000_000_000
+
+
+def change_model(made: Made) -> None:
+    shorter = {"name": "x", "datatype": "FP32", "shape": [1, 3, 24, 96]}
+    versions = [{"version": "1", "state": "LOADING"}]
+    made.facts["server"]["served"][1:] = [
+        {"metadata": synthetic.SERVED["metadata"] | {"inputs": [shorter]}, "status": {"model_version_status": versions}}
+    ]
+
+
+def send_late(made: Made) -> None:
+    """One send in fifty goes 12 ms after it was due."""
+    for rows in made.records.values():
+        late = np.flatnonzero(rows["phase"] == MEASURE)[::50]
+        rows["sent_ns"][late] = rows["planned_ns"][late] + 12_000_000
+        rows["received_ns"][late] += 12_000_000
+
+
+def fill_connections(made: Made) -> None:
+    for name, value in (("current", 1000.0), ("max", 1000.0)):
+        made.samples.append(("balancer", f"haproxy_process_{name}_connections", {}, 5.0, value))
+
+
+def start_cold(made: Made) -> None:
+    """The server is cold until the window's first twentieth of a second is over."""
+    for rows in made.records.values():
+        cold = (rows["sent_ns"] > 0) & (rows["sent_ns"] < 2.2e9)
+        rows["received_ns"][cold] += 16_000_000
+
+
+def answer_five(made: Made) -> None:
+    for worker in (1, 2):
+        made.records[worker] = made.records[worker][:0]
+    rows = made.records[0][:5].copy()
+    rows["sequence"], rows["phase"] = np.arange(5), MEASURE
+    for name in ("planned_ns", "sent_ns", "received_ns"):
+        rows[name] += 9_000_000_000
+    made.records[1] = rows
+    alone(made)
+
+
+def alone(made: Made) -> None:
+    """Only the clients' records are left: nobody else can disagree with them."""
+    made.spec["load"]["via"] = "direct"
+    made.samples = [row for row in made.samples if row[0] != "server"]
+    made.facts["server"]["metrics"] = False
+
+
+def start_apart(made: Made) -> None:
+    """Worker 2 lost its core for half a second when it was to begin."""
+    for name in ("planned_ns", "sent_ns", "received_ns"):
+        made.records[2][name] += 500_000_000
+    made.records[2] = made.records[2][made.records[2]["sent_ns"] < 12e9]
+    made.records[2]["phase"] = np.where(made.records[2]["sent_ns"] < 2e9, synthetic.WARMUP, MEASURE)
+    alone(made)
+
+
+def retry(made: Made) -> None:
+    made.balancer["retries"] = np.where(np.arange(len(made.balancer["id"])) < 3, 1, 0).astype(np.int16)
+
+
+def cache(made: Made) -> None:
+    rows = made.records[0]
+    again = (rows["phase"] == synthetic.AUDIT) & (rows["payload"] == 0) & (rows["sequence"] > 0)
+    rows["received_ns"][again] -= (rows["received_ns"][again] - rows["sent_ns"][again]) // 4
+
+
+def step_clock(made: Made) -> None:
+    later = (made.generator["worker"] == 1) & (made.generator["time_s"] > 6)
+    made.generator["wall_ns"] = made.generator["wall_ns"] + np.where(later, 250_000_000, 0)
+
+
+def machine(name: str, by: float, gauge: bool = False, **labels: str) -> synthetic.Change:
+    """That counter grows by so much more in each second; a gauge changes so much along the run."""
+
+    def change(made: Made) -> None:
+        made.samples = [
+            (*row[:4], row[4] + by * max(0.0, row[3]) / (12 if gauge else 1))
+            if row[1] == name and labels.items() <= row[2].items()
+            else row
+            for row in made.samples
+        ]
+
+    return change
+
+
+def starve(made: Made) -> None:
+    """The workers' threads wait for a core for 1.2 s of every second, all together."""
+    made.generator["wait_percent"] = made.generator["wait_percent"] + 120.0
 
 
 OPEN = synthetic.spec(arrivals="poisson", rate_rps=400.0, max_in_flight=50)
@@ -86,28 +179,56 @@ FIRES: dict[str, tuple[synthetic.Change, str]] = {
     "worker_died": (event("worker_died"), "worker_died it was"),
     "reference_failed": (event("reference_failed"), "reference_failed it was"),
     "no_requests": (measure_nothing, "No request was sent"),
+    "worker_restarted": (event("worker_restarted"), "worker_restarted it was"),
+    "model_changed": (
+        change_model,
+        "during the run: its metadata.inputs.x.shape went from -1, 3, 48, 192 to 1, 3, 24, 96; "
+        "its status.model_version_status.1.state went from AVAILABLE to LOADING.",
+    ),
+    "late_sends": (send_late, "(2.0 %) were sent over 10 ms"),
+    "connection_limit": (fill_connections, "The balancer took no more connections"),
+    "cold_start": (start_cold, "where 8.0"),
+    "too_few_samples": (answer_five, "5 good answers are too few"),
+    "started_apart": (start_apart, "The workers began 500 ms apart"),
+    "balancer_interfered": (retry, "retried 3."),
+    "cached_answers": (cache, "answered in 7"),
+    "clock_stepped": (step_clock, "of worker 1 by 250 ms"),
+    "other_load": (machine("machine_busy_seconds_total", 0.5), "Something else used 26 % of this machine's 2 CPUs"),
+    "cpu_stolen": (machine("machine_steal_seconds_total", 0.1), "took 5.0 % of its CPU time"),
+    "shared_cores": (starve, "its own threads waited 5"),
+    "cpu_speed_changed": (machine("machine_frequency_mhz", -600, gauge=True), "frequency changed by -2"),
     "restarted": (restart, "counters of the server began again"),
     "in_flight_limit": (
         lambda made: synthetic.fail(made, 12, UNSENT),
         "12 requests were due and not sent: 10,000 were under way",
     ),
-    "queue_growing": (overload, "91% of the offered"),
+    "queue_growing": (overload, "91 % of the offered"),
     "not_steady": (slow_down, "Latency changed by +"),
     "littles_law": (outlast, "throughput times latency gives"),
     "failed_answers": (lambda made: synthetic.fail(made, 12), "12 of 4,748 requests failed: UNAVAILABLE 12."),
     "wrong_answers": (answer_wrong, "2 of 4,748 answers differ"),
     "unaccounted_requests": (lose_records, "5 requests of the window"),
     "log_lines_dropped": (drop_log_lines, "1,234 lines"),
-    "witnesses_disagree": (serve_others, "the server counted 5,732 (+3)"),
+    "witnesses_disagree": (serve_others, "the server counted 5,796 (+3)"),
     "generator_saturated": (saturate, "96 % of a core"),
+    "near_ceiling": (unchanged, "made 95 % of the 250 requests/s"),
+    "mostly_floor": (unchanged, "4.50 ms, 56 % of the median latency"),
+}
+
+# By which the runs are judged; elsewhere there is none
+CALIBRATIONS = {
+    "near_ceiling": synthetic.calibration(ceiling_rps=250),
+    "mostly_floor": synthetic.calibration(floor_ms=4.5),
 }
 
 
-LOADS = {"queue_growing": OPEN}
+LOADS = {"queue_growing": OPEN, "late_sends": OPEN}
 
 
-def judged(directory: Path, change: synthetic.Change | None = None, **made: Any) -> dict[str, Any]:
-    return analyse.run(synthetic.run(directory, change, **made), {})
+def judged(
+    directory: Path, change: synthetic.Change | None = None, calibration: dict[str, Any] | None = None, **made: Any
+) -> dict[str, Any]:
+    return analyse.run(synthetic.run(directory, change, **made), {}, calibration)
 
 
 @pytest.mark.parametrize("load", [None, OPEN], ids=["closed", "open"])
@@ -120,7 +241,7 @@ def test_a_clean_run_raises_nothing(tmp_path: Path, load: dict[str, Any] | None)
 @pytest.mark.parametrize("reason", checks.REASONS, ids=lambda reason: reason.code)
 def test_a_reason_fires_alone_on_what_it_is_for(tmp_path: Path, reason: checks.Reason) -> None:
     change, words = FIRES[reason.code]
-    result = judged(tmp_path, change, of=LOADS.get(reason.code))
+    result = judged(tmp_path, change, CALIBRATIONS.get(reason.code), of=LOADS.get(reason.code))
     (found,) = result["reasons"]
     assert (found["code"], found["severity"], found["remedy"]) == (reason.code, reason.severity, reason.remedy)
     assert words in found["message"] and result["verdict"] == reason.severity
@@ -142,6 +263,22 @@ def test_one_busy_second_is_not_saturation(tmp_path: Path) -> None:
 
     result = judged(tmp_path, spike)
     assert result["verdict"] == "VALID" and result["generator"]["cpu_percent_max"] == 100
+
+
+@pytest.mark.parametrize(("late_ms", "codes"), [(0, []), (5, ["generator_saturated"])])
+def test_an_open_loop_that_spins_is_saturated_only_where_it_falls_behind(
+    tmp_path: Path, late_ms: int, codes: list[str]
+) -> None:
+    """It spins before each send, so that its CPU is no measure of what it could do."""
+
+    def spin(made: Made) -> None:
+        saturate(made)
+        for rows in made.records.values():
+            rows["planned_ns"] = rows["sent_ns"] - late_ms * 1_000_000
+
+    found = judged(tmp_path, spin, of=OPEN)
+    assert found["generator"]["cpu_percent_median"] == 96
+    assert [reason["code"] for reason in found["reasons"]] == codes
 
 
 def test_dropped_lines_that_the_controller_saw_count_without_a_number(tmp_path: Path) -> None:

@@ -43,10 +43,26 @@ def test_connections_add_up_over_the_workers_and_costs_are_shared_out(tmp_path: 
 
     found = generator(tmp_path, read)
     assert found["connections_max"] == 8
-    assert found["verify_us_per_request"] == pytest.approx(24 * 2000 / 5729)
+    assert found["verify_us_per_request"] == pytest.approx(24 * 2000 / 5793)
     assert found["ship_cpu_percent"] == pytest.approx(4.0)
 
 
+def test_streams_are_full_where_as_many_requests_are_in_flight_or_one_waited_for_a_stream(tmp_path: Path) -> None:
+    def full(made: Made) -> None:
+        for name, most in (("in_flight", 20_000), ("held", 3)):
+            made.generator[name] = np.zeros(len(made.generator["worker"]))
+            made.generator[name][{"in_flight": 4, "held": 6}[name]] = most
+        made.generator["connections"] = np.full(len(made.generator["worker"]), 2)
+
+    assert generator(tmp_path, full)["streams_full"] == 2
+
+
 def test_what_an_older_generator_did_not_tell_is_unknown(tmp_path: Path) -> None:
-    found = generator(tmp_path)
+    def older(made: Made) -> None:
+        for name in ("connections", "wait_percent", "stood_ms", "gc_ms", "wall_ns"):
+            del made.generator[name]
+
+    found = generator(tmp_path, older)
+    assert found["stood"] is found["gc"] is found["waited"] is found["wait_ms_per_request"] is None
+    assert found["clock_steps_ms"] == {} and found["streams_full"] == 0
     assert found["connections_max"] is found["verify_us_per_request"] is found["ship_cpu_percent"] is None

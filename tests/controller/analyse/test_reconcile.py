@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.records import CONNECTION, UNREADABLE, UNSENT
+from clients.records import CONNECTION, LOST, TIMEOUT, UNREADABLE, UNSENT
 from controller import analyse
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
@@ -30,13 +30,9 @@ def codes(run: dict[str, Any]) -> list[str]:
     return [reason["code"] for reason in run["reasons"]]
 
 
-def measured(made: Made, worker: int, count: int) -> Any:
-    return np.flatnonzero(made.records[worker]["phase"] == MEASURE)[10 : 10 + count]
-
-
-def fail(made: Made, worker: int, count: int, status: int) -> list[str]:
-    """Some requests of a worker's window fail; their ids."""
-    rows = measured(made, worker, count)
+def fail(made: Made, worker: int, count: int, status: int, first: int = 10) -> list[str]:
+    """`count` requests of a worker's window, from number `first`, fail; their ids."""
+    rows = np.flatnonzero(made.records[worker]["phase"] == MEASURE)[first : first + count]
     made.records[worker]["status"][rows] = status
     made.records[worker]["verified"][rows] = made.records[worker]["correct"][rows] = False
     return [f"s.{worker}.{made.records[worker]['sequence'][row]}.m" for row in rows]
@@ -84,6 +80,26 @@ def closed_silently(made: Made) -> None:
     delete_rows(made, fail(made, 1, 3, CONNECTION) + fail(made, 2, 2, UNREADABLE))
     synthetic.add_to(made, REQUESTS, -5, proxy="grpc_infer")
     synthetic.add_to(made, SUCCESS, -4, method="ModelInfer")
+
+
+def given_up_while_the_balancer_waited(made: Made) -> None:
+    """It has a session of each and no request yet; the server may have counted it or not."""
+    delete_rows(made, fail(made, 1, 4, TIMEOUT) + fail(made, 2, 2, LOST))
+    grow(REQUESTS, -6)(made)
+    grow(SUCCESS, -3)(made)
+
+
+def given_up_before_they_came(made: Made) -> None:
+    delete_rows(made, fail(made, 1, 3, TIMEOUT))
+    for name in (REQUESTS, SESSIONS, SUCCESS):
+        grow(name, -3)(made)
+
+
+def given_up_and_closed_silently(made: Made) -> None:
+    closed_silently(made)
+    delete_rows(made, fail(made, 1, 2, TIMEOUT, first=50))
+    grow(REQUESTS, -2)(made)
+    grow(SUCCESS, -2)(made)
 
 
 def cut(made: Made) -> None:
@@ -157,8 +173,11 @@ SITUATIONS: dict[Callable[[Made], None], tuple[dict[str, int], list[str]]] = {
     server_errors: ({"failed: INTERNAL": 5, "failed: 500": 2}, ["failed_answers"]),
     never_connected: ({"never connected": 4}, ["failed_answers"]),
     closed_silently: ({"closed silently": 5}, ["failed_answers"]),
+    given_up_while_the_balancer_waited: ({"failed: timeout": 4, "failed: lost": 2}, ["failed_answers"]),
+    given_up_before_they_came: ({"failed: timeout": 3}, ["failed_answers"]),
+    given_up_and_closed_silently: ({"closed silently": 5, "failed: timeout": 2}, ["failed_answers"]),
     cut: ({"cut: SD": 3, "cut: CH": 2}, ["failed_answers"]),
-    refused: ({"answered by the balancer": 5}, ["failed_answers"]),
+    refused: ({"answered by the balancer": 5}, ["failed_answers", "balancer_interfered"]),
     unsent: ({"not sent": 6}, ["in_flight_limit"]),
     worker_died: ({"lost with a worker": 4}, ["worker_died"]),
     worker_died_and_was_closed_silently: ({"lost with a worker": 6}, ["worker_died"]),
@@ -187,13 +206,26 @@ def test_every_request_has_a_name_and_the_names_add_up(tmp_path: Path, situation
     assert rows_before == records_before and right + sum(counts.values()) == records_before + silent
 
 
+@pytest.mark.parametrize("via", ["balancer", "direct"])
+def test_what_an_open_loop_planned_and_nobody_sent_has_a_name_of_its_own(tmp_path: Path, via: str) -> None:
+    plan = synthetic.spec(arrivals="poisson", rate_rps=300, via=via)
+    made = synthetic.make(of=plan)
+    made.facts["planned"] = planned = sum(len(rows) for worker, rows in made.records.items() if worker) + 700
+    worker_died(made)
+    made.write(tmp_path)
+    counts = named(analyse.run(tmp_path, {}))
+    lost = 4 if via == "balancer" else 0  # nobody else can know of them
+    assert counts["not sent: the run ended early"] == 704 - lost and counts.get("lost with a worker", 0) == lost
+    assert sum(counts.values()) == planned + len(made.records[0])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (grow(SUCCESS, 3), "the balancer forwarded 5,729 requests, the server counted 5,732 (+3)"),
-        (grow(SUCCESS, -3), "the server counted 5,726 (-3)"),
+        (grow(SUCCESS, 3), "the balancer forwarded 5,793 requests, the server counted 5,796 (+3)"),
+        (grow(SUCCESS, -3), "the server counted 5,790 (-3)"),
         (grow(SESSIONS, 2), "closed 2 more requests silently"),
-        (grow(REQUESTS, -2), "the balancer counted 5,727 requests, its log has 5,729 (+2)"),
+        (grow(REQUESTS, -2), "the balancer counted 5,791 requests, its log has 5,793 (+2)"),
         (another_user, "2 of the balancer's requests carry no id"),
     ],
 )
@@ -209,7 +241,7 @@ def test_an_answered_request_without_a_line_is_a_difference_where_the_log_is_who
         synthetic.add_to(made, SUCCESS, -1, method="ModelInfer")
 
     run = analysed(tmp_path, harm)
-    assert "1 of the client's 5,729 requests are not in the balancer's log" in run["reconcile"]["differences"]
+    assert "1 of the client's 5,793 requests are not in the balancer's log" in run["reconcile"]["differences"]
 
 
 def test_records_that_share_an_id_are_a_difference(tmp_path: Path) -> None:
@@ -255,7 +287,7 @@ def test_a_direct_run_compares_client_and_server(tmp_path: Path) -> None:
         synthetic.add_to(made, SUCCESS, -1, method="ModelInfer")
 
     found = analysed(tmp_path / "c", short, via="direct")["reconcile"]["differences"]
-    assert found == ["the client sent 5,729 requests, the server counted 5,728 (-1)"]
+    assert found == ["the client sent 5,793 requests, the server counted 5,792 (-1)"]
 
 
 def test_a_direct_run_that_lost_a_worker_may_have_served_more_than_there_are_records_of(tmp_path: Path) -> None:
@@ -273,4 +305,4 @@ def test_a_server_that_restarted_is_told_and_its_counters_are_no_disagreement(tm
 
     run = analysed(tmp_path, restart)
     assert codes(run) == ["restarted"] and "the server" in run["reasons"][0]["message"]
-    assert run["reconcile"]["server_counted"] == 5729  # nothing was lost between two scrapes here
+    assert run["reconcile"]["server_counted"] == 5793  # nothing was lost between two scrapes here

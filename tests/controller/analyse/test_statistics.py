@@ -149,3 +149,12 @@ def test_seconds_that_are_alike_make_the_bounds_wider_than_independent_ones() ->
 def test_few_seconds_have_no_bounds_and_constant_ones_are_exact() -> None:
     assert statistics.mean_bounds(np.arange(9.0)) is None
     assert statistics.mean_bounds(np.full(10, 7.0)) == (7.0, 7.0)
+
+
+def test_a_burst_of_failures_is_worth_less_than_as_many_that_are_spread() -> None:
+    """Of 2,000 requests 60 are never answered: over p99, so that the quantile itself is theirs."""
+    at_ns = np.arange(2000, dtype=np.int64) * 1_000_000
+    burst, spread = np.full((2, 2000), 1_000_000, np.int64)
+    burst[1000:1060] = spread[::33][:60] = np.iinfo(np.int64).max
+    assert statistics.independent(burst, at_ns, 0.99) < 100
+    assert statistics.independent(spread, at_ns, 0.99) > 1500

@@ -65,7 +65,7 @@ def test_a_clean_run_is_valid_and_says_when_its_window_was(tmp_path: Path) -> No
     assert result["window"] == {"start": "2026-09-21T14:13:22.000Z", "warmup_s": 2.0, "duration_s": 10.0}
     counts = result["requests"]
     assert counts["sent"] == counts["ok"] > 1000 and counts["failed"] == counts["wrong"] == counts["unaccounted"] == 0
-    assert result["warmup"]["sent"] + counts["sent"] + 32 == result["witnesses"]["client"]["requests"]
+    assert result["warmup"]["sent"] + counts["sent"] + synthetic.BEFORE == result["witnesses"]["client"]["requests"]
     assert result["generator"]["workers"] == 2 and 30 < result["generator"]["cpu_percent_max"] < 70
 
 
@@ -84,9 +84,21 @@ def test_notes_tell_what_no_verdict_hangs_on(tmp_path: Path) -> None:
     result = analysed(tmp_path, external, of=synthetic.spec(via="direct", verify=0.25))
     assert result["verdict"] == "VALID" and result["witnesses"]["server"] is None
     notes = " ".join(result["notes"])
-    for told in ("consistency, not correctness", "25% of the answers", "no /metrics", "no balancer bears witness"):
+    for told in ("consistency, not correctness", "25 % of the answers", "no /metrics", "no balancer bears witness"):
         assert told in notes
     assert "not compared" in " ".join(analysed(tmp_path / "none", of=synthetic.spec(verify=0.0))["notes"])
+
+
+def test_how_far_another_clock_can_be_off_stands_beside_what_is_compared_with_it(tmp_path: Path) -> None:
+    def elsewhere(made: Made) -> None:
+        for worker, bound_ns in zip(made.facts["workers"], (0, 412_345), strict=True):
+            worker["offset_bound_ns"] = bound_ns
+
+    result = analysed(tmp_path, elsewhere)
+    assert result["generator"]["clock_bound_ms_max"] == 0.412345
+    assert any(note.startswith("1 of 2 workers read another clock") and "0.412 ms" in note for note in result["notes"])
+    alone = analysed(tmp_path / "alone")
+    assert alone["generator"]["clock_bound_ms_max"] == 0 and "another clock" not in " ".join(alone["notes"])
 
 
 def test_limits_are_judged_and_one_without_a_figure_is_not_kept(tmp_path: Path) -> None:

@@ -25,7 +25,25 @@ def heard(directory: Path, change: Change | None = None, **load: Any) -> dict[st
     records = Records(synthetic.run(directory, change, of=plan), is_open=plan["load"]["arrivals"] != "closed")
     service_ms = statistics.latency_ms(records.service_ns(records.measured & records.good))
     facts = rundir.read_run(directory) or {}
-    return witnesses.testimony(directory, facts, plan["load"], records, service_ms, WINDOW)
+    samples = rundir.read_samples(directory)
+    return witnesses.testimony(directory, facts, plan["load"], samples, records, service_ms, WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "full"),
+    [(4, 119, 1), (4, 118, 0), (119, 119, 0)],
+    ids=["reached", "not reached", "reached by an earlier run"],
+)
+def test_a_balancer_that_was_full_tells_of_it_afterwards(tmp_path: Path, before: int, after: int, full: int) -> None:
+    """While it is full it takes no scrape."""
+
+    def fill(made: synthetic.Made) -> None:
+        for time_s, most in ((-1.0, before), (11.0, after)):
+            for name, value in (("max", most), ("limit", 119)):
+                row = ("balancer", f"haproxy_frontend_{name}_sessions", {"proxy": "grpc"}, time_s, float(value))
+                made.samples.append(row)
+
+    assert heard(tmp_path, fill)["interference"]["full"] == full
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
@@ -72,7 +90,7 @@ def test_the_parts_of_the_time_add_up_to_the_clients_mean(tmp_path: Path) -> Non
 
 def test_a_direct_run_has_no_balancer_and_its_parts_still_add_up(tmp_path: Path) -> None:
     saw = heard(tmp_path, via="direct")
-    assert saw["witnesses"]["balancer"] is None and saw["breakdown_ms"]["balancer"] is None
+    assert saw["witnesses"]["balancer"] is None and saw["breakdown_ms"]["balancer_network"] is None
     parts = [part for part in saw["breakdown_ms"].values() if part is not None]
     assert sum(parts) == pytest.approx(saw["witnesses"]["client"]["latency_ms"]["mean"])
 
@@ -82,7 +100,7 @@ def test_what_a_missing_witness_would_have_told_is_unknown() -> None:
     parts = breakdown_ms({"client": 5.0, "balancer": 4.0, "server": None}, nothing)
     assert parts == {
         "client_network": 1.0,
-        "balancer": None,
+        "balancer_network": None,
         "server_queue": None,
         "inference": None,
         "server_rest": None,

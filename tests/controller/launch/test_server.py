@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from controller import models
 from controller.errors import LoadproofError
 from controller.launch import server
-from controller.launch.child import free_ports
 from controller.plan import Server
+from tests.ports import free_ports
 
 
 def save_relu(path: Path) -> Path:
@@ -26,7 +26,8 @@ def test_a_model_that_the_plan_names_by_its_path_is_served_under_its_name(tmp_pa
     path = save_relu(tmp_path / "my net.onnx")
     model = models.get(str(path), tmp_path / "models")
     target = server.start(Server(model=str(path)), model, tmp_path / "log")
-    with target.context():
+    assert target.party
+    with target.party:
         server.wait_ready(target)
     assert target.model == "my-net"
 
@@ -40,7 +41,8 @@ def test_packages_of_the_user_s_in_the_working_directory_are_not_ours(
     monkeypatch.chdir(tmp_path)
     model = models.get(str(save_relu(tmp_path / "net.onnx")), tmp_path / "models")
     target = server.start(Server(model="net"), model, tmp_path / "log")
-    with target.context():
+    assert target.party
+    with target.party:
         server.wait_ready(target)
 
 
@@ -52,3 +54,14 @@ def test_an_external_server_that_is_not_there_is_told_by_its_key(monkeypatch: py
     for place, key in ((rest, "rest_address"), (grpc, "address")):
         with pytest.raises(LoadproofError, match=rf'^server\.{key} .*: no ready model "a model" there'):
             server.wait_ready(server.find(place))
+
+
+def test_a_server_says_what_it_is(tmp_path: Path) -> None:
+    model = models.get(str(save_relu(tmp_path / "net.onnx")), tmp_path / "models")
+    target = server.start(Server(model="net"), model, tmp_path / "log")
+    assert target.party
+    with target.party:
+        server.wait_ready(target)
+        about = server.about(target)
+    assert about is not None and about["name"] and about["version"][0].isdigit()
+    assert server.about(target) is None  # it is gone

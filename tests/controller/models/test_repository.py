@@ -212,3 +212,10 @@ def test_the_real_text_direction_model_tells_which_of_the_rendered_lines_are_ups
     assert len(lines) == 32
     assert 3 <= (upside_down > 0.5).sum() <= 16
     assert ((upside_down > 0.5) != (turned > 0.5)).sum() >= 30
+
+
+def test_a_model_says_what_it_is_made_of(tmp_path: Path) -> None:
+    model = models.get(str(save_onnx(tmp_path / "in/m.onnx")), tmp_path / "models")
+    assert model.layers == {"MatMul": 1, "Parameter": 1, "Result": 1}
+    assert model.weights == {"f32": 300 * 300}
+    assert models.get("m", tmp_path / "models").layers == model.layers  # read from its record

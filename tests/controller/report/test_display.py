@@ -107,5 +107,71 @@ def test_a_loop_says_how_requests_arrive(load: dict[str, Any], words: str) -> No
 
 
 def test_a_trend_comes_with_its_bounds() -> None:
-    assert display.change({"change": 0.31, "low": 0.12, "high": 0.5}) == "+31% (99 % bounds +12% to +50%)"
+    assert display.change({"change": 0.31, "low": 0.12, "high": 0.5}) == "+31 % (99 % bounds +12 % to +50 %)"
     assert display.change(None) == "too few blocks"
+
+
+def test_money_and_energy_that_were_not_measured_are_told_as_such() -> None:
+    energy = {
+        "source": "rapl",
+        "problem": "no RAPL counters",
+        "watts": None,
+        "per_joule": None,
+        "per_joule_above_idle": None,
+    }
+    told = display.worth({"value": None, "energy": energy})
+    assert told == "power not measured: no RAPL counters"
+    stated = {**energy, "source": "constant", "problem": None, "watts": 250.0, "per_joule": 2.0}
+    assert display.worth({"energy": stated}).startswith(
+        "250 W (stated, not measured), 2.00 inferences/J, above idle not measured"
+    )
+
+
+def searched(**more: Any) -> dict[str, Any]:
+    levels: Any = [{"value": 100.0, "doubts": ["other_load"]}, {"value": 110.0, "doubts": []}]
+    found: dict[str, Any] = {
+        "key": "load.rate_rps",
+        "limits": {"p95_ms": 50.0},
+        "highest": 100.0,
+        "fails_at": 110.0,
+        "ended": True,
+    }
+    return {**found, "seconds": 20.0, "levels": levels, **more}
+
+
+def test_a_search_says_where_it_may_not_have_been_the_server_that_failed() -> None:
+    told = "The highest rate that keeps p95 within 50 ms is 100 requests/s; 110 does not"
+    assert display.answer(searched()) == f"{told}. 2 levels, 20 s of load."
+    doubted = searched(levels=[{"value": 110.0, "doubts": ["late_sends", "other_load"]}])
+    why = "but that may not be the server's doing (late_sends, other_load)"
+    assert display.answer(doubted) == f"{told}, {why}. 1 levels, 20 s of load."
+    none = searched(key="load.clients", highest=None, limits={"p99_9_ms": 5.0, "error_rate": 0.0}, ended=False)
+    assert display.answer(none) == (
+        "No number of clients keeps p99.9 within 5 ms and error_rate at most 0. 2 levels, 20 s of load. The search was "
+        "not ended."
+    )
+
+
+def tuned(*finalists: tuple[str, int, float, float], **more: Any) -> str:
+    keys = ("name", "runs", "low_ips", "high_ips")
+    found = {"runs": 14, "seconds": 70.0, "measured": 11, "combinations": 96, "untried": 0, "ended": True}
+    named = [dict(zip(keys, one, strict=True)) for one in finalists]
+    return display.tuning({**found, "tolerance": 0.05, "finalists": named, **more})
+
+
+def test_a_tuning_says_what_it_did_not_decide() -> None:
+    cost = "11 of 96 combinations were measured (14 runs, 70 s of load)"
+    best = ("streams=2, batch=8", 2, 950.0, 1000.0)
+    spread = "950 to 1,000 inferences/s in 2 runs"
+    assert tuned(best) == (
+        f"{cost}; no step from there is better by over 5%. The best made {spread}; nothing else came within 5% of it."
+    )
+    assert tuned(best, ("streams=2, batch=4", 2, 940.0, 960.0), untried=3) == (
+        f"{cost}; tune.runs_max ended it, with 3 steps from there untried. Not decided: the best made {spread}, and as "
+        "good may be batch=4 (940 to 960 in 2)."
+    )
+    assert tuned(best, ("b", 2, 940.0, 945.0)).endswith(
+        f"The best made {spread}, and stayed ahead of b (940 to 945 in 2)."
+    )
+    assert tuned(("a", 1, 950.0, 950.0)).endswith("The best was measured only once: it is not proved.")
+    assert tuned(ended=False) == f"{cost}; it was not ended."

@@ -47,9 +47,27 @@ def test_reasons_come_with_their_cures_and_limits_with_their_figures(summary: di
     assert "1 of 3 planned runs were not begun." in text
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_what_is_wrapped_ends_without_spaces(summary: dict[str, Any], width: int) -> None:
+    words = shown(summary, width).partition("load.clients=8\nwitnesses")[2]
+    assert words and [line for line in words.splitlines() if line != line.rstrip()] == []
+
+
+def test_a_long_name_has_a_line_of_its_own_above_its_figures(tmp_path: Path) -> None:
+    name = "batch=8, nireq=4, streams=2, threads=2, precision=bf16"
+    found = analyse.campaign(synthetic.campaign(tmp_path, [(name, synthetic.make()), ("b", synthetic.make())]))
+    lines = shown(found, 80).splitlines()
+    assert lines[1:4:2] == [name, "b"] and "4,748" in lines[2] and lines[0].split() == HEAD
+    wide = shown(found, 140).splitlines()
+    assert wide[0].split() == ["run", *HEAD] and name in wide[1] and "4,748" in wide[1]
+
+
+HEAD = ["verdict", "sent", "ok", "failed", "wrong", "/", "s", "p50", "ms", "p95", "ms", "p99", "ms"]
+
+
 def test_a_single_run_shows_that_its_witnesses_agree(tmp_path: Path) -> None:
     text = shown(analyse.campaign(synthetic.campaign(tmp_path, [("one", synthetic.make())])), 80)
-    assert "witnesses agree: client 5,729 = balancer 5,729 = server 5,729" in text
+    assert "witnesses agree: client 5,793 = balancer 5,793 = server 5,793" in text
 
 
 def test_colours_are_for_terminals_only(summary: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The one module that knows OpenVINO: compiles a model and runs inferences on a pool of infer requests.
+"""Runs inferences on a pool of infer requests.
 
 Each infer request belongs to one thread, which takes jobs from a common queue: so `nireq` inferences are in flight at
 once, they wait in the order they came, and copies of outputs stay off the caller's thread. Threads that wait rather
@@ -6,17 +6,24 @@ than OpenVINO's Python callbacks, because a callback is not called when the infe
 ends, and only `wait` tells) and because they cost no more: 57-70 us against 79-84 us a request at 8 in flight, tiny MLP
 on two cores. `start_async` and `wait` rather than `infer`, which picks its stream by the calling thread: two callers
 could then share one while another is idle.
+A model that takes less than `QUICK_US`, with fixed shapes, is run on the caller's own thread while nothing else is at
+work (`quick`, `infer_here`): handing a job to a thread and its answer back costs more than such an inference. What it
+takes is the lower quartile of the recent ones: they are slower while they wait for the GIL or for a crowded machine's
+cores, and a mean of them kept a model in the threads for good, at 200 us of CPU a request where 70 were enough; but a
+single one, of a model that ends early for some inputs, must not put long ones on the caller's thread.
 An input is wrapped, not copied: OpenVINO's tensor holds the array, and the array the request's bytes, until the next
 inference; the constructor with a shape takes read-only memory (`shared_memory=True` does not). At 16 MiB in and out a
 request took 3.2 ms, with a copy into the request's own tensor 4.4 ms; at 256 B there was no difference.
+An output's shape is that of its numpy view: OpenVINO's own ends its iteration with a C++ exception, which took 11 us,
+a tenth of a request of a null model.
 """
 
 from __future__ import annotations
 
 import queue
-import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,48 +32,15 @@ from typing import Any, Final
 import openvino as ov
 
 from server import tensors
+from server.engine.compiling import compiled, one_line, streams_of
+from server.engine.specs import TensorSpec, specs
 from server.errors import InferenceFailed, InvalidRequest, ServingError, StartError
+from server.preparation import ANY, AS_IT_IS, Preparation
 from server.tensors import BYTES, Array
 
-# OpenVINO's type names to KServe's datatypes: every datatype of KServe.
-KSERVE: Final = {
-    "boolean": "BOOL",
-    "u8": "UINT8",
-    "u16": "UINT16",
-    "u32": "UINT32",
-    "u64": "UINT64",
-    "i8": "INT8",
-    "i16": "INT16",
-    "i32": "INT32",
-    "i64": "INT64",
-    "f16": "FP16",
-    "bf16": "BF16",
-    "f32": "FP32",
-    "f64": "FP64",
-    "string": BYTES,
-}
-ANY: Final = -1  # a dimension without bounds
 MAX_STRINGS_BYTES: Final = 1 << 28
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """An input or output of the model; `shape` has -1 where a dimension is dynamic, and `limits` its (low, high)."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    limits: tuple[tuple[int, int], ...]
-    any_rank: bool = False
-
-    def accepts(self, shape: Sequence[int]) -> bool:
-        if tuple(shape) == self.shape:
-            return ANY not in shape
-        if self.any_rank:
-            return all(size >= 0 for size in shape)
-        return len(shape) == len(self.limits) and all(
-            low <= size and (high == ANY or size <= high) for size, (low, high) in zip(shape, self.limits, strict=True)
-        )
+QUICK_US: Final = 200.0
+_RECENT: Final = 32  # inferences that show whether a model is quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +59,48 @@ class Answer:
     inference_us: float  # start to end, as the server sees it
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    inputs: Sequence[Array]
+@dataclass(slots=True)
+class Job:
+    """One inference in the queue."""
+
+    inputs: Sequence[Array] | None
     wanted: Sequence[int]
     done: Callable[[Answer | ServingError], None]
     submitted_ns: int
+
+    def drop(self) -> None:
+        """Nobody waits for it any more: it frees its inputs now, and costs no inference when its turn comes."""
+        self.inputs = None
 
 
 class Engine:
     """A compiled model and its infer requests."""
 
     def __init__(
-        self, path: Path, device: str = "CPU", properties: dict[str, Any] | None = None, nireq: int = 0
+        self,
+        path: Path,
+        device: str = "CPU",
+        properties: dict[str, Any] | None = None,
+        nireq: int = 0,
+        preparation: Preparation = AS_IT_IS,
     ) -> None:
         """Loads the model; `nireq` 0 takes OpenVINO's optimal number. Raises StartError, in one line, if it cannot."""
         self.device = device
+        self._compiled = compiled(path, device, properties or {}, preparation)
+        self.inputs = specs(self._compiled.inputs)
+        self.outputs = specs(self._compiled.outputs)
+        self.streams = streams_of(self._compiled)
         try:
-            core = ov.Core()
-            model = core.read_model(path)
-            self._compiled = core.compile_model(model, device, with_defaults(properties or {}))
             self.nireq = nireq or int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             requests = [self._compiled.create_infer_request() for _ in range(self.nireq)]
-        except (RuntimeError, TypeError) as error:
-            raise StartError(f"{path} does not load on {device}: {_one_line(error)}") from None
-        self.inputs = _specs(self._compiled.inputs)
-        self.outputs = _specs(self._compiled.outputs)
-        self.streams = self._streams()
+        except RuntimeError as error:
+            raise StartError(f"{path} does not load on {device}: {one_line(error)}") from None
+        self._own: Any = None  # the infer request of `infer_here`, once there is need for one
+        self._fixed = not any(spec.any_rank or ANY in spec.shape for spec in self.inputs)
+        self._recent_us: deque[float] = deque(maxlen=_RECENT)  # of the inferences
         self._input_types = [port.get_element_type() for port in self._compiled.inputs]
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._busy: set[Any] = set()
         self._threads = [
             threading.Thread(target=self._work, args=(request,), name=f"infer-{number}", daemon=True)
             for number, request in enumerate(requests)
@@ -123,13 +110,15 @@ class Engine:
 
     def submit(
         self, inputs: Sequence[Array], wanted: Sequence[int], done: Callable[[Answer | ServingError], None]
-    ) -> None:
-        """Queues one inference; `done` is called in the infer request's thread with the answer or the error.
+    ) -> Job:
+        """Queues one inference, which can be dropped; its answer or error is given to `done`, in another thread.
 
         `inputs` are the model's inputs in order, of the right datatype and shape; `wanted` the outputs' positions.
         """
         assert self.running, "a closed engine would never answer"
-        self._jobs.put(_Job(inputs, wanted, done, time.perf_counter_ns()))
+        job = Job(inputs, wanted, done, time.perf_counter_ns())
+        self._jobs.put(job)
+        return job
 
     def infer(self, inputs: Sequence[Array], wanted: Sequence[int]) -> Answer:
         """The same, blocking until the answer is there; raises the error."""
@@ -141,9 +130,31 @@ class Engine:
         return answer
 
     @property
+    def quick(self) -> bool:
+        """Whether `infer_here` is the shorter way."""
+        if self._busy or not self._jobs.empty() or not self._recent_us:
+            return False
+        recent_us = sorted(self._recent_us)
+        return recent_us[len(recent_us) // 4] < QUICK_US
+
+    def infer_here(self, inputs: Sequence[Array], wanted: Sequence[int]) -> Answer:
+        """The same on the caller's thread, always the same one; raises the error."""
+        if self._own is None:
+            self._own = self._compiled.create_infer_request()
+        answer = self._run(self._own, Job(inputs, wanted, _nobody, time.perf_counter_ns()), inputs, here=True)
+        if isinstance(answer, ServingError):
+            raise answer
+        return answer
+
+    @property
     def running(self) -> bool:
         """Until it is closed."""
         return self._compiled is not None
+
+    @property
+    def active(self) -> int:
+        """Infer requests that are at work."""
+        return len(self._busy)
 
     def close(self) -> None:
         """Ends the threads once what is queued is answered, and frees the model; nothing may be submitted after."""
@@ -151,22 +162,32 @@ class Engine:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
-        self._compiled = None
+        self._compiled = self._own = None
 
     def _work(self, request: Any) -> None:
         while (job := self._jobs.get()) is not None:
-            job.done(self._run(request, job))
-            del job  # or its tensors would live until the next job
+            if (inputs := job.inputs) is None:
+                continue
+            self._busy.add(request)
+            answer = self._run(request, job, inputs)
+            self._busy.discard(request)
+            job.done(answer)
+            del answer, job, inputs  # or its tensors would live until the next job
 
-    def _run(self, request: Any, job: _Job) -> Answer | ServingError:
+    def _run(self, request: Any, job: Job, inputs: Sequence[Array], *, here: bool = False) -> Answer | ServingError:
         started_ns = time.perf_counter_ns()
         try:
-            for position, array in enumerate(job.inputs):
+            for position, array in enumerate(inputs):
                 request.set_input_tensor(position, _wrap(array, self._input_types[position]))
-            request.start_async()
-            request.wait()
+            if here:
+                request.infer(share_outputs=True)
+            else:
+                request.start_async()
+                request.wait()
             ended_ns = time.perf_counter_ns()
             outputs = [self._output(request, position) for position in job.wanted]
+            if self._fixed:
+                self._recent_us.append((time.perf_counter_ns() - started_ns) / 1e3)
         except InvalidRequest as error:
             return error
         except Exception as error:  # whatever it is, the thread and its infer request serve the next job
@@ -176,30 +197,23 @@ class Engine:
     def _output(self, request: Any, position: int) -> OutputTensor:
         tensor = request.get_output_tensor(position)
         spec = self.outputs[position]
+        if spec.datatype != BYTES:
+            values = tensor.data
+            return OutputTensor(spec, values.shape, tensors.to_raw(values))
         shape = tuple(tensor.shape)
         if 0 in shape:  # bytes_data of no strings reads memory that is not there (2026.4: the process may die)
             return OutputTensor(spec, shape, b"")
-        return OutputTensor(spec, shape, tensors.to_raw(tensor.bytes_data if spec.datatype == BYTES else tensor.data))
+        return OutputTensor(spec, shape, tensors.to_raw(tensor.bytes_data))
 
     def _failure(self, error: Exception) -> ServingError:
         """Where shapes are free, OpenVINO finds a shape that the graph cannot take only when it runs."""
         if any(ANY in spec.shape for spec in self.inputs):
-            return InvalidRequest(f"the model cannot take these inputs: {_one_line(error)}")
-        return InferenceFailed(f"inference failed: {_one_line(error)}")
-
-    def _streams(self) -> int:
-        """NUM_STREAMS, or 1 on devices that have no such property (HETERO)."""
-        try:
-            return int(self._compiled.get_property("NUM_STREAMS"))
-        except RuntimeError:
-            return 1
+            return InvalidRequest(f"the model cannot take these inputs: {one_line(error)}")
+        return InferenceFailed(f"inference failed: {one_line(error)}")
 
 
-def with_defaults(properties: dict[str, Any]) -> dict[str, Any]:
-    """OVMS's default: PERFORMANCE_HINT=LATENCY unless a hint or the number of streams is given."""
-    if "PERFORMANCE_HINT" in properties or "NUM_STREAMS" in properties:
-        return properties
-    return {**properties, "PERFORMANCE_HINT": "LATENCY"}
+def _nobody(_: Answer | ServingError) -> None:
+    """Who infers on its own thread has the answer already."""
 
 
 def _wrap(array: Array, element_type: Any) -> Any:
@@ -213,36 +227,3 @@ def _wrap(array: Array, element_type: Any) -> Any:
             f"BYTES elements padded to the longest exceed {MAX_STRINGS_BYTES} bytes; send fewer at once"
         )
     return ov.Tensor(array.astype("S"))
-
-
-def _specs(ports: Sequence[Any]) -> tuple[TensorSpec, ...]:
-    return tuple(_spec(port, _name(port)) for port in ports)
-
-
-def _name(port: Any) -> str:
-    """The port's tensor name; OpenVINO's own models may leave it out, then the node's."""
-    names = port.get_names()
-    return str(port.get_any_name() if names else port.get_node().get_friendly_name())
-
-
-def _spec(port: Any, name: str) -> TensorSpec:
-    element_type = port.get_element_type().get_type_name()
-    if element_type not in KSERVE:
-        raise StartError(f"tensor {name} has the type {element_type}, which KServe does not know")
-    partial = port.get_partial_shape()
-    if partial.rank.is_dynamic:
-        return TensorSpec(name, KSERVE[element_type], (ANY,), (), any_rank=True)
-    limits = tuple((dimension.get_min_length(), dimension.get_max_length()) for dimension in partial)
-    shape = tuple(low if low == high else ANY for low, high in limits)
-    return TensorSpec(name, KSERVE[element_type], shape, limits)
-
-
-def _one_line(error: Exception) -> str:
-    """OpenVINO's message without the places in its source where it was thrown; 500 characters at most."""
-    text = re.sub(r"(Caught exception: )?Exception from \S+:\d+:", "", str(error))
-    return " ".join(text.split())[:500] or type(error).__name__
-
-
-def version() -> str:
-    """OpenVINO's version, as the server's metadata tells it."""
-    return str(ov.__version__)

@@ -1,0 +1,99 @@
+"""The long proof of compare: pairs of five interleaved repeats a side against a sleeping server, alike and slowed.
+
+    python -m benchmarks.compare [--alike 20] [--slowed 10] [--out FILE.json]
+
+Each repeat is a `loadproof run` of its own, the sides by turns. It holds where at least 19 of 20 alike pairs show no
+evidence, and at least 9 of 10 whose server sleeps 10 % longer are found to be worse. About 45 minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import proof
+from controller.compare import words
+from controller.compare.comparison import Pair, compare
+from controller.report import display
+from tests.truth.session import TruthServer, loadproof, truth_server
+
+DELAY_MS: Final = 20
+SLOWED: Final = 1.1
+REPEATS: Final = 5
+LOAD: Final = {"protocol": "grpc", "clients": 4}
+MEASURE: Final = {"warmup_s": 0.5, "duration_s": 2, "drain_s": 1}
+ALIKE_SHARE: Final = 19 / 20
+SLOWED_SHARE: Final = 9 / 10
+ABOUT: Final[dict[str, Any]] = {
+    "limits": {"alike_share": ALIKE_SHARE, "slowed_share": SLOWED_SHARE},
+    "plan": {"delay_ms": DELAY_MS, "slowed": SLOWED, "repeats": REPEATS, "load": LOAD, "measure": MEASURE},
+}
+
+
+def pair(place: Path, slower: float) -> Pair:
+    """A pair of sides, measured and compared; `slower`: how much longer the second one's server sleeps."""
+    with (
+        truth_server(place / "before.jsonl", "--delay-ms", str(DELAY_MS)) as before,
+        truth_server(place / "after.jsonl", "--delay-ms", str(DELAY_MS * slower)) as after,
+    ):
+        sides: dict[str, TruthServer] = {"before": before, "after": after}
+        for repeat in range(REPEATS):
+            # who goes first changes, so that neither side has the warmer machine
+            for side in sorted(sides, reverse=repeat % 2 == 0):
+                loadproof(sides[side], place / side / str(repeat), LOAD, MEASURE)
+    (found,) = compare([place / "before", place / "after"])[0].pairs
+    return found
+
+
+def row(kind: str, found: Pair) -> dict[str, Any]:
+    """What was found, as it goes into the table and the JSON."""
+    ratios = {name: change.ratio for name, change in found.changes.items() if change.ratio}
+    return {
+        "pair": kind,
+        "verdict": found.verdict,
+        "metric": found.primary,
+        "repeats": [found.before, found.after],
+        "why": words.why(found),
+        "ratios": {name: [round(value, 4) for value in ratio] for name, ratio in ratios.items()},
+    }
+
+
+def holds(rows: list[dict[str, Any]]) -> bool:
+    """Both shares are kept."""
+    wanted = {"alike": ("no evidence", ALIKE_SHARE), "slowed": ("worse", SLOWED_SHARE)}
+    shares = {
+        kind: [one["verdict"] == verdict for one in rows if one["pair"] == kind]
+        for kind, (verdict, _) in wanted.items()
+    }
+    return all(sum(found) >= wanted[kind][1] * len(found) for kind, found in shares.items())
+
+
+def main() -> int:
+    parser = proof.options("compare", __doc__)
+    parser.add_argument("--alike", type=int, default=20, help="pairs")
+    parser.add_argument("--slowed", type=int, default=10, help="pairs")
+    chosen = parser.parse_args()
+    began_s, machine = time.monotonic(), proof.machine()
+    rows: list[dict[str, Any]] = []
+    kinds = ["alike"] * chosen.alike + ["slowed"] * chosen.slowed
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as place:
+            rows.append(row(kind, pair(Path(place), SLOWED if kind == "slowed" else 1)))
+        print(f"{len(rows):>3} {kind:<6}  {rows[-1]['verdict']:<11}  {rows[-1]['why']}", flush=True)
+        # after each, so that an interrupted proof leaves what it has; one that has not ended does not hold
+        ended = len(rows) == len(kinds)
+        proof.write(chosen.out, "compare", machine, **ABOUT, holds=ended and holds(rows), rows=rows)
+    kept, minutes = holds(rows), (time.monotonic() - began_s) / 60
+    for kind, verdict in (("alike", "no evidence"), ("slowed", "worse")):
+        of_kind = [one for one in rows if one["pair"] == kind]
+        found = sum(one["verdict"] == verdict for one in of_kind)
+        print(f"{kind}: {verdict} in {found} of {len(of_kind)} pairs")
+    print(f"compare: {'holds' if kept else 'DOES NOT HOLD'} ({display.figure(minutes)} min)")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

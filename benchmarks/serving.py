@@ -1,0 +1,312 @@
+"""Is this the fastest Python server of OpenVINO? Ours beside MLServer and the in-process ceiling, in turns.
+
+    python -m benchmarks.serving [--models null,mlp,ocr-cls,resnet50] [--out FILE.json]
+
+makes MLServer an environment of its own (--mlserver), serves the same model file by both servers with the same
+settings (hint LATENCY, an infer request a connection), and offers each the same requests in interleaved rounds by
+h2load: over gRPC with raw tensors, and over REST with binary tensors, which MLServer has not: it gets JSON. A figure is
+the median of the rounds; it takes five minutes in all, on a machine that does nothing else. CPU is user and system of
+the server's processes a request, and of h2load. After each load the server's own count of successes must have grown by
+the requests sent: h2load does not see gRPC's status. The ceiling is benchmark_app with as many infer requests, in the
+same rounds; in-process CPU is that of OpenVINO's own start_async and wait in a loop. `null` (y = x + 0, four floats) is
+of our server alone, with a profile of its CPU (`benchmarks.cpu_profile`).
+
+What must hold, or it ends with 1:
+- mlp: TIMES_PEER times MLServer's requests/s, over either protocol at each number of connections;
+- ocr-cls: the server's CPU a request beyond the in-process one is at most BEYOND of MLServer's;
+- resnet50: served requests/s are at least OF_CEILING of the ceiling, at two connections: with one the cores wait while
+  a tensor is moved, which is the next limit's. The client runs on the machine that it measures
+  (there is no balancer here), so its CPU is taken off both: with N cores, S requests/s served, C of the ceiling and c
+  seconds of h2load's CPU a request, the server had N - Sc cores, and its share is (S / (N - Sc)) / (C / N). And at
+  each number of connections the mean of what the client saw, less the mean of the inference as the server counts it, is
+  under OVER_MS plus the time of moving the tensors: a request's and an answer's bytes to and fro over a TCP connection
+  of the loopback, by two threads that do nothing else, in the same rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tritonclient.grpc as triton
+
+from benchmarks import cpu_profile, h2load
+from benchmarks.models import ROOT, SHAPES, Model, model_of, save_bodies
+from benchmarks.parties import OURS, PEER, PEER_PACKAGES, Running, ours, peer, peer_python
+from controller import environment
+
+ROUNDS: Final = 3
+LOAD_S: Final = {"null": 1.0, "mlp": 1.0, "ocr-cls": 2.0, "resnet50": 4.0}
+CONNECTIONS: Final = {"null": (1, 8), "mlp": (1, 8), "ocr-cls": (1,), "resnet50": (1, 2)}
+PROTOCOLS: Final = ("gRPC", "REST")
+CEILING, ALONE, MOVED = "benchmark_app", "start_async, wait", "moving the tensor"
+TIMES_PEER, BEYOND, OF_CEILING, OVER_MS = 2.0, 0.5, 0.97, 2.0
+
+Cell = tuple[str, str, int]  # who, protocol, connections
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    requests_per_s: float
+    mean_ms: float = 0.0  # as the client sees it
+    cpu_us: float = 0.0  # of the server
+    client_cpu_us: float = 0.0
+    inference_ms: float = 0.0  # of the mean, in OpenVINO, as the server counts it
+
+
+def measure(model: Model, directory: Path, python: Path) -> list[Row]:
+    """All rows of one model."""
+    directory.mkdir()
+    save_bodies(model, directory)
+    readings: dict[Cell, list[Reading]] = {}
+    with ExitStack() as stack:
+        servers = {OURS: stack.enter_context(ours(model, max(CONNECTIONS[model.name])))}
+        if model.name != "null":
+            servers[PEER] = stack.enter_context(peer(model, directory, python))
+        answers = [first_output(server, model) for server in servers.values()]
+        if not all(np.allclose(answers[0], answer, rtol=1e-4, atol=1e-5) for answer in answers):
+            raise SystemExit(f"{model.name}: the servers' answers differ; there is nothing to compare")
+        for round_ in range(ROUNDS + 1):  # the first one warms up, and says how many requests a load takes
+            for cell, reading in take(servers, model, directory, readings):
+                readings.setdefault(cell, []).append(reading)
+            print(f"{model.name}: round {round_} of {ROUNDS}", file=sys.stderr)
+    return [row(model.name, cell, found[1:]) for cell, found in readings.items()]
+
+
+def take(servers: dict[str, Running], model: Model, directory: Path, known: dict[Cell, list[Reading]]) -> Any:
+    """One round: everybody once, one after the other."""
+    for connections in CONNECTIONS[model.name]:
+        for protocol in PROTOCOLS:
+            for who, server in servers.items():
+                cell = (who, protocol, connections)
+                number = int(known[cell][-1].requests_per_s * LOAD_S[model.name]) if cell in known else 20
+                yield cell, offer(who, server, model, protocol, max(number, 10), connections, directory)
+        yield (CEILING, "in process", connections), benchmark_app(model, connections)
+    yield (ALONE, "in process", 1), in_process(model)
+    yield (MOVED, "TCP", 1), moved(*(first_output(servers[OURS], model).nbytes, model.payload.nbytes))
+
+
+def profile(model: Model, directory: Path, rows: list[Row]) -> list[Row]:
+    """Where our server's CPU goes, by protocol; none where perf is missing."""
+    found = []
+    with ours(model, cpu_profile.CONNECTIONS) as server:
+        for protocol in PROTOCOLS:
+            rate = next(each for each in rows if each["protocol"] == protocol)["requests_per_s"]
+            found.append(cpu_profile.take(server, protocol, how(OURS, server, model, protocol, directory), rate))
+    return [each for each in found if each]
+
+
+# ---- the load ----
+
+
+def offer(
+    who: str, server: Running, model: Model, protocol: str, number: int, connections: int, directory: Path
+) -> Reading:
+    """Offers so many requests, and fails where the server did not answer each of them well."""
+    url, flags, body = how(who, server, model, protocol, directory)
+    before, inferred, cpu_s = server.successes(), server.inferences(), server.cpu_s()
+    found = h2load.run(url, flags, body, connections, number)
+    cpu_s = server.cpu_s() - cpu_s
+    grown = server.successes() - before
+    if grown != number:
+        raise SystemExit(f"{who}, {model.name}, {protocol}: {number} sent, {grown:.0f} succeeded")
+    spent_us, times = (after - earlier for after, earlier in zip(server.inferences(), inferred, strict=True))
+    inference_ms = spent_us / times / 1e3 if times else 0.0
+    mean_ms = float(found.latency_ms.mean())
+    return Reading(found.rate_rps, mean_ms, cpu_s / number * 1e6, found.cpu_us_per_request, inference_ms)
+
+
+def how(who: str, server: Running, model: Model, protocol: str, directory: Path) -> tuple[str, list[str], Path]:
+    """URL, h2load's flags, and the file of the body."""
+    if protocol == "gRPC":
+        flags = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        method = "inference.GRPCInferenceService/ModelInfer"
+        return f"http://127.0.0.1:{server.grpc_port}/{method}", flags, directory / "grpc"
+    url = f"http://127.0.0.1:{server.rest_port}/v2/models/{model.name}/infer"
+    if who == PEER:
+        return url, ["--h1", "-H", "Content-Type: application/json"], directory / "json"
+    length = (directory / "rest-header-length").read_text()
+    return url, ["--h1", "-H", f"Inference-Header-Content-Length: {length}"], directory / "rest"
+
+
+def first_output(server: Running, model: Model) -> Any:
+    """One answer, for that the servers must agree."""
+    tensor = triton.InferInput(model.input_name, model.shape, "FP32")
+    tensor.set_data_from_numpy(model.payload)
+    with triton.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+        result = client.infer(model.name, [tensor])
+        return result.as_numpy(result.get_response().outputs[0].name)
+
+
+# ---- without a server ----
+
+
+def benchmark_app(model: Model, nireq: int) -> Reading:
+    """OpenVINO's own benchmark, of which only the throughput is read."""
+    program = Path(sys.executable).parent / "benchmark_app"
+    seconds = str(round(LOAD_S[model.name] + 0.5))
+    command = [str(program), "-m", str(model.file), "-hint", "latency", "-nireq", str(nireq), "-t", seconds]
+    output = subprocess.run([*command, "-api", "async", "-d", "CPU"], capture_output=True, text=True, check=True).stdout
+    return Reading(float(re.search(r"Throughput:\s+([\d.]+) FPS", output)[1]))  # type: ignore[index]
+
+
+def in_process(model: Model) -> Reading:
+    """CPU of one inference at a time in a process of its own, as the server's threads do it."""
+    program = f"""
+import time, numpy as np, openvino as ov
+compiled = ov.Core().compile_model({str(model.file)!r}, "CPU", {{"PERFORMANCE_HINT": "LATENCY"}})
+request = compiled.create_infer_request()
+array = np.ones({model.shape}, np.float32)
+def infer():
+    request.set_input_tensor(0, ov.Tensor(array, array.shape, ov.Type.f32)); request.start_async(); request.wait()
+    request.get_output_tensor(0).data.tobytes()
+for _ in range(5): infer()
+number, end, cpu, begin = 0, time.monotonic() + 2, time.process_time(), time.monotonic()
+while time.monotonic() < end: infer(); number += 1
+took = time.monotonic() - begin
+print(number / took, took / number * 1e3, (time.process_time() - cpu) / number * 1e6)
+"""
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    return Reading(*map(float, output.split()))
+
+
+def moved(answer_bytes: int, request_bytes: int, times: int = 200) -> Reading:
+    """A request's bytes over a TCP connection and an answer's bytes back, so many times."""
+
+    def take_all(connection: socket.socket, place: memoryview) -> None:
+        while place:
+            place = place[connection.recv_into(place) :]
+
+    def echo() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for _ in range(times):
+                take_all(connection, memoryview(request_there))
+                connection.sendall(answer)
+
+    request, answer = bytes(request_bytes), bytes(answer_bytes)
+    request_there, answer_here = bytearray(request_bytes), bytearray(answer_bytes)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        thread = threading.Thread(target=echo)
+        thread.start()
+        client.connect(listener.getsockname())
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        begin_s = time.perf_counter()
+        for _ in range(times):
+            client.sendall(request)
+            take_all(client, memoryview(answer_here))
+        took_s = time.perf_counter() - begin_s
+        thread.join()
+    return Reading(times / took_s, took_s / times * 1e3)
+
+
+# ---- rows, limits and the table ----
+
+
+def row(model: str, cell: Cell, readings: list[Reading]) -> Row:
+    found = [asdict(reading) for reading in readings]
+    figures = {name: round(statistics.median(each[name] for each in found), 3) for name in found[0]}
+    who, protocol, connections = cell
+    named = {"model": model, "who": who, "protocol": protocol, "connections": connections}
+    return {**named, **figures, "requests_per_s_by_round": [round(each.requests_per_s, 1) for each in readings]}
+
+
+def limits(rows: list[Row]) -> list[Row]:
+    """What has to hold, and whether it does."""
+    by_cell = {(each["model"], each["who"], each["protocol"], each["connections"]): each for each in rows}
+    found: list[Row] = []
+
+    def judge(name: str, value: float, least: float | None = None, most: float | None = None) -> None:
+        holds = (least is None or value >= least) and (most is None or value <= most)
+        found.append({"limit": name, "value": round(value, 3), "least": least, "most": most, "holds": holds})
+
+    for (model, who, protocol, connections), served in by_cell.items():
+        name = f"{model}, {protocol}, {connections}: "
+        if who != OURS or model == "null":
+            continue
+        other = by_cell[model, PEER, protocol, connections]
+        if model == "mlp":
+            judge(f"{name}times {PEER}'s requests/s", served["requests_per_s"] / other["requests_per_s"], TIMES_PEER)
+        alone_us = by_cell[model, ALONE, "in process", 1]["cpu_us"]
+        if model == "ocr-cls":
+            beyond = (served["cpu_us"] - alone_us) / (other["cpu_us"] - alone_us)
+            judge(f"{name}CPU beyond the inference, of {PEER}'s", beyond, most=BEYOND)
+        if model == "resnet50" and connections > 1:
+            share = of_ceiling(served, by_cell[model, CEILING, "in process", connections])
+            judge(f"{name}share of the ceiling", share, OF_CEILING)
+        if model == "resnet50":
+            most_ms = OVER_MS + by_cell[model, MOVED, "TCP", 1]["mean_ms"]
+            judge(f"{name}ms beyond the inference", served["mean_ms"] - served["inference_ms"], most=most_ms)
+    return found
+
+
+def of_ceiling(served: Row, ceiling: Row) -> float:
+    """Requests/s by the cores that the client left, of the ceiling's by all cores."""
+    cores = len(os.sched_getaffinity(0))
+    left = cores - served["requests_per_s"] * served["client_cpu_us"] / 1e6
+    return float(served["requests_per_s"] / left / (ceiling["requests_per_s"] / cores))
+
+
+def table(rows: list[Row], judged: list[Row]) -> str:
+    columns = ("requests_per_s", "mean_ms", "inference_ms", "cpu_us", "client_cpu_us")
+    lines = [f"{'model':10}{'protocol':12}{'conns':>6}  {'who':20}" + "".join(f"{name:>15}" for name in columns)]
+    for each in rows:
+        who = f"{each['model']:10}{each['protocol']:12}{each['connections']:6}  {each['who']:20}"
+        lines.append(who + "".join(f"{each[name]:15.3f}" if each[name] else f"{'':15}" for name in columns))
+    for each in judged:
+        bound = f"at least {each['least']}" if each["most"] is None else f"at most {each['most']:.3f}"
+        lines.append(f"{each['limit']}: {each['value']}, {bound}: {'holds' if each['holds'] else 'DOES NOT HOLD'}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=str(__doc__).splitlines()[0])
+    parser.add_argument("--models", default=",".join(SHAPES), help="separated by commas; all are the default")
+    parser.add_argument("--mlserver", type=Path, default=ROOT / ".venv" / "mlserver", help="where MLServer lives")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    chosen = parser.parse_args()
+    names = chosen.models.split(",")
+    machine = {**environment.record(), "load_at_start": os.getloadavg()[0], "peer": PEER_PACKAGES}
+    python = peer_python(chosen.mlserver)
+    rows: list[Row] = []
+    profiles: list[Row] = []
+    with tempfile.TemporaryDirectory() as directory:
+        for name in names:
+            model, place = model_of(name, Path(directory)), Path(directory) / name
+            rows += measure(model, place, python)
+            if name == "null":
+                profiles = profile(model, place, rows)
+    judged = limits(rows)
+    print(table(rows, judged))
+    if profiles:
+        print(cpu_profile.table(profiles))
+    if chosen.out:
+        content = {"schema": 2, "date": time.strftime("%Y-%m-%d"), "rounds": ROUNDS, "environment": machine}
+        content |= {
+            "holds": all(each["holds"] for each in judged),
+            "limits": judged,
+            "rows": rows,
+            "profiles": profiles,
+        }
+        chosen.out.write_text(json.dumps(content, indent=1) + "\n")
+    return 0 if all(each["holds"] for each in judged) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Charts of a campaign's configurations: throughput against latency with the sweet spot, and streams x batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from controller.analyse import sweet_spot
+from controller.report import display
+from controller.report.style import BLUE, INK, ORANGE, PALE, QUIET, RED, Chart, axis, layout
+
+Spot = Mapping[str, Any]
+HEIGHT_PX: Final = 380
+NAMED_MAX, LETTERS_MAX = 12, 30  # names of more configurations, or longer ones, would lie on each other
+STREAMS, BATCH = "server.streams", "load.batch"
+MARK: Final = "sweet spot"  # report.js moves the trace of this name, and the first shape and annotation
+
+
+def charts(spot: Spot) -> dict[str, Chart]:
+    """The charts by the id of their element; of a campaign without a latency there are none."""
+    if not any(one["latency_high_ms"] is not None for one in spot["configurations"]):
+        return {}
+    heat = {"heat": streams_by_batch(spot)} if _grid(spot) else {}
+    return {"spot": throughput_by_latency(spot), **heat}
+
+
+def movable(spot: Spot) -> dict[str, Any]:
+    """What report.js needs to choose again: the limit, where it can go, and each configuration's place in the charts.
+
+    Limits are in ms, from 0 to `top`.
+    """
+    rows = [one for one in spot["configurations"] if one["latency_high_ms"] is not None]
+    top = _top(spot, rows)
+    return {
+        "percentile": display.percentile(spot["metric"]),
+        "limit": spot["limit"],
+        "of": len(spot["configurations"]),
+        "top": top,
+        "step": 10 ** (len(f"{top:.0f}") - 4),  # some thousand steps
+        "rows": [
+            {
+                "name": one["name"],
+                "eligible": sweet_spot.keeps(one, None),
+                "high": one["latency_high_ms"],
+                "rate": one["throughput_ips"],
+                "told": [display.figure(one[key]) for key in ("throughput_ips", "latency_ms", "latency_high_ms")],
+                "spot": [one["throughput_ips"], one["latency_high_ms"]],
+                "heat": [str(one["settings"].get(key)) for key in (BATCH, STREAMS)],
+            }
+            for one in rows
+        ],
+    }
+
+
+def throughput_by_latency(spot: Spot) -> Chart:
+    """A dot is the upper bound that has to keep the limit; the line below it ends at the percentile itself."""
+    rows = [one for one in spot["configurations"] if one["latency_high_ms"] is not None]
+    name = display.percentile(spot["metric"])
+    front = sorted((one for one in rows if one["front"]), key=lambda one: one["throughput_ips"])
+    chosen = sweet_spot.best(rows, spot["limit"])
+    few = len(rows) <= NAMED_MAX and all(len(one["name"]) <= LETTERS_MAX for one in rows)
+    labelled, end = rows if few else [], 1.06 * max(one["throughput_ips"] for one in rows)
+    data: list[dict[str, Any]] = [
+        {"x": [one["throughput_ips"] for one in front], "y": [one["latency_high_ms"] for one in front]}
+        | {"mode": "lines", "name": "Pareto front", "line": {"color": PALE, "width": 2, "shape": "vh"}}
+        | {"hoverinfo": "skip"}
+    ]
+    for title, group, symbol in (
+        ("configurations", [one for one in rows if one["eligible"]], "circle"),
+        ("INVALID, or breaks another limit", [one for one in rows if not one["eligible"]], "x-thin-open"),
+    ):
+        if group:
+            data.append(_dots(title, group, symbol, labelled, name, end))
+    place = [chosen["throughput_ips"], chosen["latency_high_ms"]] if chosen else []
+    ring = {"symbol": "circle-open", "size": 22, "color": ORANGE, "line": {"width": 3}}
+    data.append({"x": place[:1], "y": place[1:], "mode": "markers", "name": MARK, "marker": ring, "hoverinfo": "skip"})
+    look = layout(
+        HEIGHT_PX,
+        xaxis=axis("throughput, inferences / s", range=[0, end]),
+        yaxis=axis(f"{name} latency, ms, and its upper bound (dot)", range=[0, _top(spot, rows)]),
+        showlegend=True,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    )
+    look["shapes"] = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": spot["limit"] or 0, "y1": spot["limit"] or 0}
+        | {"line": {"color": RED, "width": 1.5, "dash": "dash"}, "visible": spot["limit"] is not None}
+    ]
+    return {"data": data, "layout": look}
+
+
+def _top(spot: Spot, rows: list[Any]) -> float:
+    """The end of the latency's axis, in ms: over the slowest and the limit, and a round number."""
+    return float(f"{1.1 * max([spot['limit'] or 0.0, *(one['latency_high_ms'] for one in rows)]):.2g}")
+
+
+def _dots(title: str, group: list[Any], symbol: str, labelled: list[Any], name: str, end: float) -> dict[str, Any]:
+    down = [one["latency_high_ms"] - (one["latency_ms"] or one["latency_high_ms"]) for one in group]
+    names = [one["name"] for one in group]
+    return {
+        "x": [one["throughput_ips"] for one in group],
+        "y": [one["latency_high_ms"] for one in group],
+        "error_y": {"type": "data", "symmetric": False, "array": [0] * len(group), "arrayminus": down}
+        | {"color": BLUE, "thickness": 1.5, "width": 3},
+        "mode": "markers+text",
+        "text": [f"  {one['name']}  " if one in labelled else "" for one in group],
+        "textposition": [f"bottom {'left' if one['throughput_ips'] > end / 2 else 'right'}" for one in group],
+        "cliponaxis": False,
+        "textfont": {"color": QUIET, "size": 11},
+        "name": title,
+        "marker": {"symbol": symbol, "size": 9, "color": BLUE},
+        "customdata": [[text, display.figure(one["latency_ms"])] for text, one in zip(names, group, strict=True)],
+        "hovertemplate": f"%{{customdata[0]}}<br>%{{x:,.1f}} /s, {name} %{{customdata[1]}} ms, "
+        "bound %{y:.3g} ms<extra></extra>",
+    }
+
+
+def streams_by_batch(spot: Spot) -> Chart:
+    """Colour: the most throughput of the cell's configurations; in words with the bound of its percentile."""
+    streams, batches = (sorted({one["settings"][key] for one in _grid(spot)}) for key in (STREAMS, BATCH))
+    cells: dict[tuple[int, int], Any] = {}
+    for one in _grid(spot):
+        place = one["settings"][STREAMS], one["settings"][BATCH]
+        if place not in cells or one["throughput_ips"] > cells[place]["throughput_ips"]:
+            cells[place] = one
+    shown = [[cells.get((stream, batch)) for batch in batches] for stream in streams]
+    texts = [
+        [
+            ""
+            if one is None
+            else f"{display.figure(one['throughput_ips'])} /s<br>{display.figure(one['latency_high_ms'])} ms"
+            for one in row
+        ]
+        for row in shown
+    ]
+    chosen = sweet_spot.best(spot["configurations"], spot["limit"])
+    mark = [[str(chosen["settings"][key])] for key in (BATCH, STREAMS)] if chosen else [[], []]
+    data = [
+        {"type": "heatmap", "z": [[one and one["throughput_ips"] for one in row] for row in shown], "text": texts}
+        | {"x": [str(batch) for batch in batches], "y": [str(stream) for stream in streams], "xgap": 3, "ygap": 3}
+        | {"texttemplate": "%{text}", "colorscale": [[0, "#f3f7fa"], [1, "#7fb0cf"]], "showscale": False}
+        | {"textfont": {"color": INK}, "hoverinfo": "skip"},
+        {"x": mark[0], "y": mark[1], "mode": "markers", "name": MARK, "hoverinfo": "skip"}
+        | {"marker": {"symbol": "square-open", "size": 58, "color": ORANGE, "line": {"width": 3}}},
+    ]
+    look = layout(
+        max(180, 80 + 64 * len(streams)),
+        xaxis=axis("batch", type="category", showgrid=False),
+        yaxis=axis("streams", type="category", showgrid=False),
+    )
+    return {"data": data, "layout": look}
+
+
+def _grid(spot: Spot) -> list[Any]:
+    """The configurations that can stand in the heat map; none where streams or batch were not swept."""
+    return [
+        one
+        for one in spot["configurations"]
+        if one["throughput_ips"] is not None and None not in (one["settings"].get(key) for key in (STREAMS, BATCH))
+    ]

@@ -1,0 +1,129 @@
+"""The sweet spot in the report: told first, marked in the charts, and moved in a browser."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from rich.console import Console
+
+from controller import analyse, report, rundir
+from controller.report import display, spot, terminal
+from tests.browser import browser
+from tests.controller import synthetic
+
+
+def campaign(directory: Path, limit: float | None = 20.0) -> dict[str, Any]:
+    """Streams x batch, four configurations of 20 ms and less; the more work at a time, the slower and the more."""
+    runs = []
+    for streams, batch in ((1, 1), (1, 4), (2, 1), (2, 4)):
+        of = synthetic.spec(clients=2 * streams, batch=batch)
+        of["server"] = {"model": "ocr-cls", "streams": streams, "launch": "process", "device": "CPU"}
+        made = synthetic.make(streams, service_ms=4.0 * batch * (1 + 0.1 * streams), of=of)
+        runs.append((f"streams={streams}, batch={batch}", made))
+    synthetic.campaign(directory, runs)
+    facts = rundir.read_campaign(directory)
+    facts["plan"]["sweet_spot"] = {"p95_ms": limit} if limit else {}
+    rundir.write_campaign(directory, facts)
+    summary = analyse.campaign(directory)
+    report.render(directory)
+    return summary
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("spot")
+    campaign(directory)
+    return directory
+
+
+def answer(directory: Path) -> dict[str, Any]:
+    summary = rundir.read_summary(directory)
+    assert summary is not None
+    return dict(summary["sweet_spot"])
+
+
+def test_the_answer_comes_first_on_the_terminal_and_in_both_reports(directory: Path) -> None:
+    out = io.StringIO()
+    terminal.show(rundir.read_summary(directory) or {}, Console(file=out, width=200))
+    told = display.sweet_spot(answer(directory))
+    assert told.startswith("Sweet spot: streams=2, batch=1: ") and "2 surely keep p95 within 20 ms" in told
+    assert out.getvalue().startswith(told)
+    page, text = (directory / "report.html").read_text(), (directory / "report.md").read_text()
+    assert page.index(told) < page.index("<h2>All runs") and text.index(told) < text.index("| run |")
+
+
+@pytest.mark.parametrize("key", ["spot", "heat"])
+def test_the_mark_is_on_the_best_configuration(directory: Path, key: str) -> None:
+    found = answer(directory)
+    figure = go.Figure(spot.charts(found)[key])  # raises on what plotly does not know
+    best = next(one for one in spot.movable(found)["rows"] if one["name"] == found["best"])
+    mark = next(trace for trace in figure.data if trace.name == spot.MARK)
+    assert [mark.x[0], mark.y[0]] == best[key]
+
+
+def test_the_chart_shows_bound_percentile_and_front(directory: Path) -> None:
+    found = answer(directory)
+    traces = {trace.name: trace for trace in go.Figure(spot.charts(found)["spot"]).data}
+    rows = found["configurations"]
+    assert list(traces["configurations"].y) == [one["latency_high_ms"] for one in rows]
+    ends = [
+        high - down
+        for high, down in zip(traces["configurations"].y, traces["configurations"].error_y.arrayminus, strict=True)
+    ]
+    assert ends == pytest.approx([one["latency_ms"] for one in rows])
+    assert list(traces["Pareto front"].x) == sorted(one["throughput_ips"] for one in rows if one["front"])
+
+
+def test_a_heat_map_needs_streams_and_batch(tmp_path: Path) -> None:
+    runs = [(f"clients={n}", synthetic.make(n, of=synthetic.spec(clients=n))) for n in (2, 4)]
+    found = analyse.campaign(synthetic.campaign(tmp_path, runs))["sweet_spot"]
+    assert set(spot.charts(found)) == {"spot"}
+
+
+def test_no_limit_and_no_answer_have_words_of_their_own(tmp_path: Path) -> None:
+    assert "no latency limit is set" in display.sweet_spot(campaign(tmp_path / "no", None)["sweet_spot"])
+    told = display.sweet_spot(campaign(tmp_path / "tight", 0.5)["sweet_spot"])
+    assert told.startswith("None of 4 configurations surely keeps p95 within 0.5 ms: the least upper bound is ")
+
+
+def test_in_a_browser_the_limit_is_moved_and_the_mark_follows(directory: Path, tmp_path: Path) -> None:
+    rows = {one["name"]: one for one in answer(directory)["configurations"]}
+    fast, loose = rows["streams=1, batch=1"], rows["streams=2, batch=4"]
+    between = (fast["latency_high_ms"] + rows["streams=2, batch=1"]["latency_high_ms"]) / 2
+    with browser(tmp_path / "profile") as page:
+        page.open(directory / "report.html")
+        page.wait_for("document.querySelectorAll('#spot.js-plotly-plot, #heat.js-plotly-plot').length === 2")
+        assert page.value("document.getElementById('spot').getBoundingClientRect().top < innerHeight - 300")
+        marks = []
+        for limit in (between, loose["latency_high_ms"] + 1, 0.01):
+            _move(page, limit)
+            marks.append([page.value(_place(key)) for key in ("spot", "heat")])
+        assert marks[0] == [[fast["throughput_ips"], fast["latency_high_ms"]], ["1", "1"]]
+        assert marks[1] == [[loose["throughput_ips"], loose["latency_high_ms"]], ["4", "2"]]
+        assert marks[2] == [[None, None], [None, None]]
+        assert page.value("document.getElementById('spot').layout.shapes[0].y0") == 0.01
+        assert "None of 4 configurations" in page.value("document.getElementById('spot-answer').textContent")
+        assert page.value("document.querySelectorAll('.js-plotly-plot .main-svg').length") > 0
+        page.value("for (const one of document.querySelectorAll('details')) { one.open = true; one.scrollIntoView(); }")
+        assert page.complaints == []
+
+
+def _move(page: Any, limit: float) -> None:
+    """As a hand does: the number is typed in."""
+    page.value(
+        f"(() => {{ const one = document.getElementById('limit'); one.value = {json.dumps(limit)};"
+        " one.dispatchEvent(new Event('input', {bubbles: true})); })()"
+    )
+
+
+def _place(key: str) -> str:
+    """Where the mark is drawn: plotly's own data, and null where no point of it is in the drawing."""
+    return (
+        f"(() => {{ const trace = document.getElementById('{key}').data.find((one) => one.name === '{spot.MARK}');"
+        " return [trace.x[0] ?? null, trace.y[0] ?? null]; })()"
+    )

@@ -1,0 +1,388 @@
+"""What a client may not do: REST's limits made small, in a server of this process, and bombs sent to a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+import uvloop
+from tritonclient.grpc import service_pb2 as pb
+
+from server import json_process
+from server.errors import TooLarge, Unavailable
+from server.rest_connection import Connection
+from server.rest_request import App, Reply, Request
+from tests.server.small_models import Server, listening
+
+HOUR_S = 3600.0
+
+
+async def echo(request: Request) -> Reply:
+    if request.path == "/unread":
+        return 404, [], [b"unread"]
+    return await reply_with(request)
+
+
+async def reply_with(request: Request) -> Reply:
+    try:
+        body = await request.body()
+    except (TooLarge, Unavailable) as error:
+        return error.http_status, [], [str(error).encode()]
+    except Exception as error:
+        status = getattr(error, "http_status", None)
+        if status is None:
+            raise
+        return status, [], [str(error).encode()]
+    return 200, [], [request.path.encode(), b" ", body]
+
+
+@asynccontextmanager
+async def serving(app: App = echo, **limits: Any) -> AsyncIterator[int]:
+    async with listening(lambda house: Connection(house, app), **limits) as (port, _):
+        yield port
+
+
+async def say(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
+    """Sends the pieces and returns all that comes back until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answer = asyncio.create_task(reader.read())
+    for piece in pieces:
+        if not answer.done():
+            writer.write(piece)
+            await asyncio.sleep(pause_s)
+    try:
+        return await answer
+    finally:
+        writer.close()
+
+
+def statuses(answer: bytes) -> list[int]:
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    uvloop.run(asyncio.wait_for(test(), 60))
+
+
+def post(body: bytes, *headers: bytes, path: bytes = b"/x") -> bytes:
+    lines = [b"POST %s HTTP/1.1" % path, b"Host: h", *headers, b"Content-Length: %d" % len(body), b"", body]
+    return b"\r\n".join(lines)
+
+
+CLOSE = b"Connection: close"
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_their_order() -> None:
+    async def test() -> None:
+        async with serving() as port:
+            answer = await say(port, *(post(b"%d" % number) for number in range(20)), post(b"end", CLOSE))
+        assert statuses(answer) == [200] * 21
+        assert [part.split(b"\r\n\r\n")[1] for part in answer.split(b"HTTP/1.1 ")[1:]] == [
+            *(b"/x %d" % number for number in range(20)),
+            b"/x end",
+        ]
+
+    run(test)
+
+
+def test_a_request_that_was_sent_ahead_in_part_gets_the_rest_of_its_body() -> None:
+    async def test() -> None:
+        async with serving() as port:
+            two = post(b"a") + post(bytes(300_000), CLOSE)
+            answer = await say(port, two[:300], two[300:], pause_s=0.2)
+        assert statuses(answer) == [200, 200]
+        assert len(answer) > 300_000
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nX: " + b"y" * 400_000,
+        b"GET /" + b"y" * 400_000,
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 80_000,
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"y" * 400_000,
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: " + b"y" * 400_000,
+    ],
+    ids=["a header", "a path", "many headers", "a chunk's extension", "a trailer"],
+)
+def test_a_head_over_the_limit_is_refused(head: bytes) -> None:
+    async def test() -> None:
+        async with serving(head_bytes=20_000) as port:
+            pieces = [head[start : start + 10_000] for start in range(0, len(head), 10_000)]
+            assert statuses(await say(port, *pieces, pause_s=0.001)) == [431]
+
+    run(test)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["by its length", "by its chunks"])
+def test_a_body_over_the_limit_is_refused_and_the_connection_closed(told: bool) -> None:
+    chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"258\r\n%s\r\n" % bytes(600) * 2
+
+    async def test() -> None:
+        async with serving(body_bytes=1000) as port:
+            answer = await say(port, post(bytes(1001)) if told else chunked)
+        assert statuses(answer) == [413]
+        assert b"connection: close" in answer and answer.endswith(b"body: larger than 1000 bytes")
+
+    run(test)
+
+
+def test_bodies_that_together_are_over_the_limit_wait_for_no_memory() -> None:
+    async def test() -> None:
+        async with serving(held_bytes=1000) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(post(bytes(900))[:-1])
+            await asyncio.sleep(0.1)
+            assert statuses(await say(port, post(bytes(200), CLOSE))) == [503]
+            writer.close()
+            await asyncio.sleep(0.1)
+            assert statuses(await say(port, post(bytes(200), CLOSE))) == [200]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("begin", "status"),
+    [(b"GE", 408), (b"GET / HTTP/1.1\r\nX", 408), (post(b"ab")[:-1], 408)],
+    ids=["a method", "a header", "a body"],
+)
+def test_what_does_not_come_to_an_end_is_refused_and_others_are_served_meanwhile(begin: bytes, status: int) -> None:
+    async def test() -> None:
+        async with serving(request_s=0.5) as port:
+            slow = asyncio.create_task(say(port, begin))
+            while not slow.done():
+                assert statuses(await say(port, post(b"x", CLOSE))) == [200]
+            assert statuses(await slow) == [status]
+
+    run(test)
+
+
+def test_a_drip_keeps_no_connection_but_a_large_body_has_its_time() -> None:
+    async def test() -> None:
+        async with serving(request_s=0.3, body_bytes_per_s=100) as port:
+            drip = post(b"a" * 100)
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert statuses(await say(port, *(drip[n : n + 1] for n in range(len(drip) - 1)), pause_s=0.05)) == [408]
+            large = post(b"a" * 1000, CLOSE)
+            assert statuses(await say(port, large[:600], large[600:], pause_s=2.0)) == [200]
+            writer.close()
+
+    run(test)
+
+
+def test_an_idle_connection_stays_until_a_new_one_needs_its_place() -> None:
+    async def test() -> None:
+        async with serving(connections=2, idle_s=1.0, request_s=0.2) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(post(b"x"))
+            await reader.readuntil(b"/x x")
+            other = await asyncio.open_connection("127.0.0.1", port)
+            assert statuses(await say(port)) == [503]  # none has been idle for long
+            await asyncio.sleep(1.5)
+            assert statuses(await say(port, post(b"x", CLOSE))) == [200]  # in place of the oldest
+            assert await reader.read() == b""
+            other[1].write(post(b"y", CLOSE))
+            assert statuses(await other[0].read()) == [200]
+            writer.close()
+            other[1].close()
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_is_cut() -> None:
+    async def test() -> None:
+        async with serving(write_s=0.3) as port:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                await asyncio.to_thread(client.sendall, post(bytes(30 << 20)))
+                await asyncio.sleep(2)
+                received = 0
+                while piece := await asyncio.to_thread(client.recv, 1 << 20):
+                    received += len(piece)
+        assert received < 30 << 20
+
+    run(test)
+
+
+def test_answers_that_nobody_reads_are_not_begun() -> None:
+    async def test() -> None:
+        begun = 0
+
+        async def large(request: Request) -> Reply:
+            nonlocal begun
+            begun += 1
+            return 200, [], [bytes(1 << 20)]
+
+        async with serving(large) as port:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                await asyncio.to_thread(client.sendall, post(b"x") * 89 + post(b"x", CLOSE))
+                before = -1
+                while begun > before:
+                    before = begun
+                    await asyncio.sleep(0.3)
+                assert 0 < begun < 60  # what the buffers of both sockets take
+                received = 0
+                while piece := await asyncio.to_thread(client.recv, 1 << 20):
+                    received += len(piece)
+        assert begun == 90 and received > 90 << 20
+
+    run(test)
+
+
+def test_an_answer_before_the_end_of_the_request_reaches_the_client() -> None:
+    async def test() -> None:
+        async with serving() as port:
+            answer = await say(port, *([post(bytes(3 << 20), path=b"/unread")[:-1]]))
+        assert statuses(answer) == [404] and answer.endswith(b"unread")
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\n\r\n",
+        b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_no_http_is_a_bad_request(bad: bytes) -> None:
+    async def test() -> None:
+        async with serving() as port:
+            assert statuses(await say(port, bad)) == [400]
+
+    run(test)
+
+
+def test_an_offer_to_upgrade_is_passed_over() -> None:
+    async def test() -> None:
+        async with serving() as port:
+            upgrade = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__")
+            answer = await say(port, post(b"x", *upgrade))
+        assert statuses(answer) == [200]
+
+    run(test)
+
+
+# ---- JSON and protobuf bombs, and the event loop meanwhile ----
+
+
+class Watch:
+    """How long the server's answer to GET /v2/health/live took at most, while the block ran."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._done, self.longest_s = server, threading.Event(), 0.0
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.is_set():
+            started = time.monotonic()
+            with urllib.request.urlopen(f"http://{self._server.rest}/v2/health/live") as response:
+                response.read()
+            self.longest_s = max(self.longest_s, time.monotonic() - started)
+
+
+def send(server: Server, body: bytes, **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(server.rest, timeout=120)
+    connection.request("POST", "/v2/models/free/infer", body, headers)
+    response = connection.getresponse()
+    found = response.status, json.loads(response.read())
+    connection.close()
+    return found
+
+
+def long_json(data: bytes) -> bytes:
+    return b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1000,2000],"data":[%s]}]}' % data
+
+
+def test_long_json_is_answered_right_and_others_meanwhile(free: Server) -> None:
+    values = np.arange(2_000_000, dtype=np.float32) - 1_000_000
+    started = time.monotonic()
+    with Watch(free) as watch:
+        status, answer = send(free, long_json(",".join(map(str, values.tolist())).encode()))
+    took_s = time.monotonic() - started
+    assert status == 200
+    assert np.array_equal(np.array(answer["outputs"][0]["data"], np.float32), np.maximum(values, 0))
+    assert watch.longest_s < took_s / 3  # on the event loop it would be nearly all of it
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (long_json(b"[" * 3_000_000), 400, "body: JSON nested too deeply"),
+        (
+            long_json(b"[]," * 3_000_000 + b"1"),
+            400,
+            "input x: data for FP32 holds lists of unequal lengths or too deep",
+        ),
+        (long_json(b"{}," * 3_000_000 + b"1"), 400, "input x: data for FP32 holds"),
+        (long_json(b"1," * 3_000_000 + b"1"), 400, "input x: data of shape [3000001] does not fit shape [1000, 2000]"),
+        (long_json(b"9" * 3_000_000), 400, "body: broken JSON"),
+        (b'{"inputs":[' + b"{}," * 3_000_000 + b"{}]}", 400, "inputs: 3000001 entries are too many"),
+        (b" " * (65 << 20), 413, "body: JSON larger than 67108864 bytes; send tensors as binary data"),
+    ],
+    ids=["deep", "lists", "objects", "numbers", "a number", "inputs", "size"],
+)
+def test_a_json_bomb_is_refused_and_others_are_answered(free: Server, body: bytes, status: int, message: str) -> None:
+    with Watch(free) as watch:
+        found, answer = send(free, body)
+    assert (found, message in answer["error"]) == (status, True), answer
+    assert watch.longest_s < 30
+
+
+def test_the_process_for_json_ends_with_the_server_and_another_takes_its_place(free: Server) -> None:
+    body = long_json(b",".join([b"1"] * 2_000_000))
+    assert send(free, body)[0] == 200
+    (child,) = psutil.Process(free.process.pid).children()
+    child.kill()
+    assert {send(free, body)[0], send(free, body)[0]} <= {200, 503}
+    assert send(free, body)[0] == 200
+
+
+def test_a_question_that_takes_too_long_is_given_up() -> None:
+    async def test() -> None:
+        process = json_process.JsonProcess(patience_s=0.01)
+        text = memoryview(long_json(b",".join([b"1"] * 2_000_000)))
+        with pytest.raises(TooLarge, match=r"^JSON: not read within 0 s; send tensors as binary data"):
+            await process.parse(text, None)
+        patient = json_process.JsonProcess()
+        assert (await patient.parse(text, None)).inputs[0].data.shape == (1000, 2000)
+        await patient.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("part", [b"\x2a\x00", b"\x32\x00"], ids=["inputs", "outputs"])
+def test_a_protobuf_bomb_is_refused(free: Server, part: bytes) -> None:
+    message = pb.ModelInferRequest(model_name="free").SerializeToString() + part * (20 << 20)
+    with grpc.insecure_channel(free.grpc, options=[("grpc.max_send_message_length", -1)]) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError, match="message: more than 16777216 bytes beside raw tensors") as caught:
+            infer(message)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

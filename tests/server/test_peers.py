@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from server import peers
+from server.config import Configuration, ModelSettings
+from server.errors import NotFound, ReloadFailed, Unavailable
+from server.loader import Loader
+from server.metrics import Metrics
+from server.peers import Peers
+from server.plane import Plane
+from tests.server.small_models import scale_model
+from tests.server.test_bounds import run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    return ModelSettings("m", scale_model(tmp_path_factory.mktemp("models") / "m", 2))
+
+
+class Worker:
+    """A worker of this process, whose models a test may change."""
+
+    def __init__(self, others: list[str], *models: ModelSettings) -> None:
+        self.models = models
+        self.plane = Plane(Metrics())
+        self.loader = Loader(self.plane, lambda: Configuration(self.models))
+        self.peers = Peers(self.plane, self.loader, others)
+
+    def count(self, requests: int) -> None:
+        metrics = self.plane.model("m").metrics
+        metrics.interfaces["gRPC"].success += requests
+        metrics.last_inference_ms = 1000 * requests
+
+
+@asynccontextmanager
+async def three(model: ModelSettings) -> AsyncIterator[list[Worker]]:
+    addresses = [f"\0{secrets.token_hex(16)}" for _ in range(3)]
+    workers = [Worker([other for other in addresses if other != own], model) for own in addresses]
+    for worker, address in zip(workers, addresses, strict=True):
+        await worker.loader.start()
+        await worker.peers.listen(address)
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            await worker.peers.close()
+            await worker.loader.close()
+
+
+def test_whoever_is_asked_adds_up_what_all_have_counted(model: ModelSettings) -> None:
+    async def test() -> None:
+        async with three(model) as workers:
+            for number, worker in enumerate(workers, 1):
+                worker.count(number)
+            texts = {await worker.peers.metrics() for worker in workers}
+            assert len(texts) == 1
+            labels = b'api="KServe",interface="gRPC",method="ModelInfer",name="m",version="1"'
+            assert b"\novms_requests_success{%s} 6\n" % labels in texts.pop()
+            for worker in workers:
+                (row,) = await worker.peers.statistics("m")
+                assert (row["inference_count"], row["last_inference"], row["name"]) == (6, 3000, "m")
+                assert row["inference_stats"]["compute_input"]["count"] == 6
+            with pytest.raises(NotFound, match="version '2'"):
+                await worker.peers.statistics("m", "2")
+
+    run(test)
+
+
+def test_a_reload_reaches_all_and_what_fails_anywhere_is_told(model: ModelSettings) -> None:
+    second = ModelSettings("n", model.base_path)
+    broken = ModelSettings("n", Path("none"))
+
+    async def test() -> None:
+        async with three(model) as workers:
+            assert not await workers[0].peers.reload()
+            workers[2].models = (model, second)
+            assert await workers[0].peers.reload()
+            assert workers[2].plane.model("n").name == "n"
+            workers[1].models = workers[2].models = (model, broken)
+            with pytest.raises(ReloadFailed, match=r"^--model_path: none does not exist$"):
+                await workers[0].peers.reload()
+            for worker in workers:
+                (told,) = (await worker.peers.status())["n"]["model_version_status"][-1:]
+                assert told["status"]["error_message"] == "--model_path: none does not exist"
+                assert (await worker.peers.status())["m"]["model_version_status"][0]["state"] == "AVAILABLE"
+
+    run(test)
+
+
+def test_a_worker_that_hangs_does_not_hold_a_reload_for_ever(
+    model: ModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "_RELOAD_PATIENCE_S", 0.2)
+
+    async def test() -> None:
+        async with three(model) as (one, hung, _):
+            monkeypatch.setattr(hung.loader, "reload", asyncio.Event().wait)
+            with pytest.raises(Unavailable, match="another worker of this server does not answer"):
+                await one.peers.reload()
+
+    run(test)
+
+
+def test_who_does_not_answer_or_is_not_of_this_user_makes_no_sum(
+    model: ModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with three(model) as (one, _, gone):
+            await gone.peers.close()
+            with pytest.raises(Unavailable, match="another worker of this server does not answer"):
+                await one.peers.metrics()
+        async with three(model) as (one, *_):
+            monkeypatch.setattr(os, "geteuid", lambda: 12345)
+            with pytest.raises(Unavailable, match="another worker of this server does not answer"):
+                await one.peers.metrics()
+
+    run(test)
+
+
+def test_who_goes_away_in_the_middle_of_a_question_is_nobodys_trouble(
+    model: ModelSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with three(model) as workers:
+            for piece in (b"", b'["metr'):
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(workers[0].peers._others[0])
+                    client.sendall(piece)
+            await workers[0].peers.metrics()
+
+    run(test)
+    assert caplog.records == []
