@@ -26,7 +26,7 @@ CHANNEL: Final = [
     ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would be one record and two balancer lines
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 10_000),  # what an attempt to connect is given, in fact
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 RESETS: Final = ("UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN")  # what gRPC makes of a connection or stream cut off

@@ -214,6 +214,22 @@ def test_a_server_that_cannot_be_reached_ends_the_run_before_it_starts(both: Cal
         assert "start" not in [said["event"] for said in run.events]
 
 
+def test_a_connection_may_take_longer_than_a_tenth_of_a_second(both: Callable[..., list[Run]]) -> None:
+    """As on a busy machine or a long way: gRPC's shortest attempt to connect is min_reconnect_backoff_ms, too."""
+    measure = {"warmup_s": 0.0, "duration_s": 1.0, "drain_s": 3}
+    runs = both(["--delay-ms", "4"], {"clients": 2}, measure)
+    for run in runs:
+        spec = json.loads((run.place / "spec.json").read_text())
+        far = f"127.0.0.1:{free_ports(1)[0]}"
+        run.start("relay", ["-m", "tests.relay", "--delay-ms", "150", f"{far}={spec['url']}"])
+        assert (relay := run.processes["relay"].stdout) is not None and relay.readline() == "listening\n"
+        (run.place / "spec.json").write_text(json.dumps({**spec, "url": far}))
+        run.begin()
+    for run in runs:
+        assert run.processes["master"].wait(60) == 0
+        assert run.by_id().keys() == run.log().keys() != set()
+
+
 def test_a_server_that_dies_leaves_failed_connections_and_no_busy_loop(both: Callable[..., list[Run]]) -> None:
     runs = [run.begin() for run in both([], {}, {"warmup_s": 0, "duration_s": 5})]
     for run in runs:
