@@ -5,11 +5,12 @@
 makes MLServer an environment of its own (--mlserver), serves the same model file by both servers with the same
 settings (hint LATENCY, an infer request a connection), and offers each the same requests in interleaved rounds by
 h2load: over gRPC with raw tensors, and over REST with binary tensors, which MLServer has not: it gets JSON. A figure is
-the median of the rounds; it takes five minutes in all, on a machine that does nothing else. CPU is user and system of
-the server's processes a request, and of h2load. After each load the server's own count of successes must have grown by
-the requests sent: h2load does not see gRPC's status. The ceiling is benchmark_app with as many infer requests, in the
-same rounds; in-process CPU is that of OpenVINO's own start_async and wait in a loop. `null` (y = x + 0, four floats) is
-of our server alone, with a profile of its CPU (`benchmarks.cpu_profile`).
+the median of the rounds, and a limit's that of the ratios or differences within each round: what else a shared machine
+does changes from one to the next. It takes seven minutes in all, on a machine that does nothing else. CPU is user and
+system of the server's processes a request, and of h2load. After each load the server's own count of successes must have
+grown by the requests sent: h2load does not see gRPC's status. The ceiling is benchmark_app with as many infer requests,
+in the same rounds; in-process CPU is that of OpenVINO's own start_async and wait in a loop. `null` (y = x + 0, four
+floats) is of our server alone, with a profile of its CPU (`benchmarks.cpu_profile`).
 
 What must hold, or it ends with 1:
 - mlp: TIMES_PEER times MLServer's requests/s, over either protocol at each number of connections;
@@ -18,15 +19,14 @@ What must hold, or it ends with 1:
   a tensor is moved, which is the next limit's. The client runs on the machine that it measures
   (there is no balancer here), so its CPU is taken off both: with N cores, S requests/s served, C of the ceiling and c
   seconds of h2load's CPU a request, the server had N - Sc cores, and its share is (S / (N - Sc)) / (C / N). And at
-  each number of connections the mean of what the client saw, less the mean of the inference as the server counts it, is
-  under OVER_MS plus the time of moving the tensors: a request's and an answer's bytes to and fro over a TCP connection
-  of the loopback, by two threads that do nothing else, in the same rounds.
+  each number of connections the mean of what the client saw, less the mean of the inference as the server counts it and
+  the time of moving the tensors, is under OVER_MS; they are moved, a request's and an answer's bytes to and fro over a
+  TCP connection of the loopback, by two threads that do nothing else, in the same rounds.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import os
 import re
 import socket
@@ -36,20 +36,21 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import tritonclient.grpc as triton
 
-from benchmarks import cpu_profile, h2load
+from benchmarks import cpu_profile, h2load, proof
 from benchmarks.models import ROOT, SHAPES, Model, model_of, save_bodies
 from benchmarks.parties import OURS, PEER, PEER_PACKAGES, Running, ours, peer, peer_python
-from controller import environment
 
-ROUNDS: Final = 3
+ROUNDS: Final = {"null": 3, "mlp": 3, "ocr-cls": 5, "resnet50": 5}
 LOAD_S: Final = {"null": 1.0, "mlp": 1.0, "ocr-cls": 2.0, "resnet50": 4.0}
 CONNECTIONS: Final = {"null": (1, 8), "mlp": (1, 8), "ocr-cls": (1,), "resnet50": (1, 2)}
 PROTOCOLS: Final = ("gRPC", "REST")
@@ -57,7 +58,7 @@ CEILING, ALONE, MOVED = "benchmark_app", "start_async, wait", "moving the tensor
 TIMES_PEER, BEYOND, OF_CEILING, OVER_MS = 2.0, 0.5, 0.97, 2.0
 
 Cell = tuple[str, str, int]  # who, protocol, connections
-Row = dict[str, Any]
+Row = proof.Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,14 @@ class Reading:
     inference_ms: float = 0.0  # of the mean, in OpenVINO, as the server counts it
 
 
-def measure(model: Model, directory: Path, python: Path) -> list[Row]:
-    """All rows of one model."""
+Round = dict[Cell, Reading]
+
+
+def measure(model: Model, directory: Path, python: Path) -> list[Round]:
+    """The rounds of one model."""
     directory.mkdir()
     save_bodies(model, directory)
-    readings: dict[Cell, list[Reading]] = {}
+    rounds: list[Round] = [{}]
     with ExitStack() as stack:
         servers = {OURS: stack.enter_context(ours(model, max(CONNECTIONS[model.name])))}
         if model.name != "null":
@@ -81,22 +85,22 @@ def measure(model: Model, directory: Path, python: Path) -> list[Row]:
         answers = [first_output(server, model) for server in servers.values()]
         if not all(np.allclose(answers[0], answer, rtol=1e-4, atol=1e-5) for answer in answers):
             raise SystemExit(f"{model.name}: the servers' answers differ; there is nothing to compare")
-        for round_ in range(ROUNDS + 1):  # the first one warms up, and says how many requests a load takes
-            for cell, reading in take(servers, model, directory, readings):
-                readings.setdefault(cell, []).append(reading)
-            print(f"{model.name}: round {round_} of {ROUNDS}", file=sys.stderr)
-    return [row(model.name, cell, found[1:]) for cell, found in readings.items()]
+        for number in range(ROUNDS[model.name] + 1):
+            rounds.append(dict(take(servers, model, directory, rounds[-1])))
+            print(f"{model.name}: round {number} of {ROUNDS[model.name]}", file=sys.stderr)
+    return rounds[2:]  # the first warmed up, and said how many requests a load takes
 
 
-def take(servers: dict[str, Running], model: Model, directory: Path, known: dict[Cell, list[Reading]]) -> Any:
+def take(servers: dict[str, Running], model: Model, directory: Path, last: Round) -> Iterator[tuple[Cell, Reading]]:
     """One round: everybody once, one after the other."""
     for connections in CONNECTIONS[model.name]:
-        for protocol in PROTOCOLS:
-            for who, server in servers.items():
+        for who, server in servers.items():
+            for protocol in PROTOCOLS:
                 cell = (who, protocol, connections)
-                number = int(known[cell][-1].requests_per_s * LOAD_S[model.name]) if cell in known else 20
+                number = int(last[cell].requests_per_s * LOAD_S[model.name]) if cell in last else 20
                 yield cell, offer(who, server, model, protocol, max(number, 10), connections, directory)
-        yield (CEILING, "in process", connections), benchmark_app(model, connections)
+            if who == OURS:
+                yield (CEILING, "in process", connections), benchmark_app(model, connections)
     yield (ALONE, "in process", 1), in_process(model)
     yield (MOVED, "TCP", 1), moved(*(first_output(servers[OURS], model).nbytes, model.payload.nbytes))
 
@@ -227,40 +231,53 @@ def row(model: str, cell: Cell, readings: list[Reading]) -> Row:
     return {**named, **figures, "requests_per_s_by_round": [round(each.requests_per_s, 1) for each in readings]}
 
 
-def limits(rows: list[Row]) -> list[Row]:
-    """What has to hold, and whether it does."""
-    by_cell = {(each["model"], each["who"], each["protocol"], each["connections"]): each for each in rows}
+def limits(model: str, rounds: list[Round]) -> list[Row]:
+    """What has to hold of a model, and whether it does."""
     found: list[Row] = []
 
-    def judge(name: str, value: float, least: float | None = None, most: float | None = None) -> None:
-        holds = (least is None or value >= least) and (most is None or value <= most)
-        found.append({"limit": name, "value": round(value, 3), "least": least, "most": most, "holds": holds})
+    def judge(
+        name: str, value: Callable[[Round], float], least: float | None = None, most: float | None = None
+    ) -> None:
+        by_round = [round(value(each), 3) for each in rounds]
+        middle = statistics.median(by_round)
+        holds = (least is None or middle >= least) and (most is None or middle <= most)
+        shown = {"value": middle, "least": least, "most": most, "holds": holds}
+        found.append({"limit": f"{model}, {protocol}, {connections}: {name}", **shown, "by_round": by_round})
 
-    for (model, who, protocol, connections), served in by_cell.items():
-        name = f"{model}, {protocol}, {connections}: "
-        if who != OURS or model == "null":
-            continue
-        other = by_cell[model, PEER, protocol, connections]
+    for protocol, connections in itertools.product(PROTOCOLS, CONNECTIONS[model]):
+        ours_, other = (OURS, protocol, connections), (PEER, protocol, connections)
         if model == "mlp":
-            judge(f"{name}times {PEER}'s requests/s", served["requests_per_s"] / other["requests_per_s"], TIMES_PEER)
-        alone_us = by_cell[model, ALONE, "in process", 1]["cpu_us"]
+            judge(f"times {PEER}'s requests/s", partial(of_peer, ours_, other), TIMES_PEER)
         if model == "ocr-cls":
-            beyond = (served["cpu_us"] - alone_us) / (other["cpu_us"] - alone_us)
-            judge(f"{name}CPU beyond the inference, of {PEER}'s", beyond, most=BEYOND)
+            judge(f"CPU beyond the inference, of {PEER}'s", partial(beyond, ours_, other), most=BEYOND)
         if model == "resnet50" and connections > 1:
-            share = of_ceiling(served, by_cell[model, CEILING, "in process", connections])
-            judge(f"{name}share of the ceiling", share, OF_CEILING)
+            judge("share of the ceiling", partial(of_ceiling, ours_), OF_CEILING)
         if model == "resnet50":
-            most_ms = OVER_MS + by_cell[model, MOVED, "TCP", 1]["mean_ms"]
-            judge(f"{name}ms beyond the inference", served["mean_ms"] - served["inference_ms"], most=most_ms)
+            judge("ms beyond inference and moving the tensor", partial(over_ms, ours_), most=OVER_MS)
     return found
 
 
-def of_ceiling(served: Row, ceiling: Row) -> float:
+def of_peer(ours_: Cell, other: Cell, readings: Round) -> float:
+    return readings[ours_].requests_per_s / readings[other].requests_per_s
+
+
+def beyond(ours_: Cell, other: Cell, readings: Round) -> float:
+    """What our server's CPU costs beyond the inference, in process, of what the other's does."""
+    alone_us = readings[ALONE, "in process", 1].cpu_us
+    return (readings[ours_].cpu_us - alone_us) / (readings[other].cpu_us - alone_us)
+
+
+def of_ceiling(ours_: Cell, readings: Round) -> float:
     """Requests/s by the cores that the client left, of the ceiling's by all cores."""
-    cores = len(os.sched_getaffinity(0))
-    left = cores - served["requests_per_s"] * served["client_cpu_us"] / 1e6
-    return float(served["requests_per_s"] / left / (ceiling["requests_per_s"] / cores))
+    cores, served, ceiling = len(os.sched_getaffinity(0)), readings[ours_], readings[CEILING, "in process", ours_[2]]
+    left = cores - served.requests_per_s * served.client_cpu_us / 1e6
+    return served.requests_per_s / left / (ceiling.requests_per_s / cores)
+
+
+def over_ms(ours_: Cell, readings: Round) -> float:
+    """Of the client's mean, what neither the inference nor the tensor's way took."""
+    served = readings[ours_]
+    return served.mean_ms - served.inference_ms - readings[MOVED, "TCP", 1].mean_ms
 
 
 def table(rows: list[Row], judged: list[Row]) -> str:
@@ -270,42 +287,37 @@ def table(rows: list[Row], judged: list[Row]) -> str:
         who = f"{each['model']:10}{each['protocol']:12}{each['connections']:6}  {each['who']:20}"
         lines.append(who + "".join(f"{each[name]:15.3f}" if each[name] else f"{'':15}" for name in columns))
     for each in judged:
-        bound = f"at least {each['least']}" if each["most"] is None else f"at most {each['most']:.3f}"
-        lines.append(f"{each['limit']}: {each['value']}, {bound}: {'holds' if each['holds'] else 'DOES NOT HOLD'}")
+        bound = f"at least {each['least']}" if each["most"] is None else f"at most {each['most']}"
+        value = f"{each['value']} ({min(each['by_round'])} to {max(each['by_round'])})"
+        lines.append(f"{each['limit']}: {value}, {bound}: {'holds' if each['holds'] else 'DOES NOT HOLD'}")
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=str(__doc__).splitlines()[0])
+    parser = proof.options("serving", __doc__)
     parser.add_argument("--models", default=",".join(SHAPES), help="separated by commas; all are the default")
     parser.add_argument("--mlserver", type=Path, default=ROOT / ".venv" / "mlserver", help="where MLServer lives")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
-    names = chosen.models.split(",")
-    machine = {**environment.record(), "load_at_start": os.getloadavg()[0], "peer": PEER_PACKAGES}
+    machine = {**proof.machine(), "peer": PEER_PACKAGES}
     python = peer_python(chosen.mlserver)
     rows: list[Row] = []
+    judged: list[Row] = []
     profiles: list[Row] = []
     with tempfile.TemporaryDirectory() as directory:
-        for name in names:
+        for name in chosen.models.split(","):
             model, place = model_of(name, Path(directory)), Path(directory) / name
-            rows += measure(model, place, python)
+            rounds = measure(model, place, python)
+            rows += [row(name, cell, [each[cell] for each in rounds]) for cell in rounds[0]]
+            judged += limits(name, rounds)
             if name == "null":
                 profiles = profile(model, place, rows)
-    judged = limits(rows)
+    kept = all(each["holds"] for each in judged)
     print(table(rows, judged))
     if profiles:
         print(cpu_profile.table(profiles))
-    if chosen.out:
-        content = {"schema": 2, "date": time.strftime("%Y-%m-%d"), "rounds": ROUNDS, "environment": machine}
-        content |= {
-            "holds": all(each["holds"] for each in judged),
-            "limits": judged,
-            "rows": rows,
-            "profiles": profiles,
-        }
-        chosen.out.write_text(json.dumps(content, indent=1) + "\n")
-    return 0 if all(each["holds"] for each in judged) else 1
+    print(f"serving: {'holds' if kept else 'DOES NOT HOLD'}")
+    proof.write(chosen.out, "serving", machine, rounds=ROUNDS, holds=kept, limits=judged, rows=rows, profiles=profiles)
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ Spot = Mapping[str, Any]
 HEIGHT_PX: Final = 380
 NAMED_MAX, LETTERS_MAX = 12, 30  # names of more configurations, or longer ones, would lie on each other
 STREAMS, BATCH = "server.streams", "load.batch"
-MARK: Final = "sweet spot"  # report.js moves the trace of this name, and the first shape and annotation
+MARK: Final = "sweet spot"  # report.js moves the trace of this name in one chart, and the first shape of both
 
 
 def charts(spot: Spot) -> dict[str, Chart]:
     """The charts by the id of their element; of a campaign without a latency there are none."""
     if not any(one["latency_high_ms"] is not None for one in spot["configurations"]):
         return {}
-    heat = {"heat": streams_by_batch(spot)} if _grid(spot) else {}
+    heat = {"heat": streams_by_batch(spot)} if _Grid(spot).configurations else {}
     return {"spot": throughput_by_latency(spot), **heat}
 
 
@@ -30,7 +30,7 @@ def movable(spot: Spot) -> dict[str, Any]:
     Limits are in ms, from 0 to `top`.
     """
     rows = [one for one in spot["configurations"] if one["latency_high_ms"] is not None]
-    top = _top(spot, rows)
+    grid, top = _Grid(spot), _top(spot, rows)
     return {
         "percentile": display.percentile(spot["metric"]),
         "limit": spot["limit"],
@@ -45,7 +45,7 @@ def movable(spot: Spot) -> dict[str, Any]:
                 "rate": one["throughput_ips"],
                 "told": [display.figure(one[key]) for key in ("throughput_ips", "latency_ms", "latency_high_ms")],
                 "spot": [one["throughput_ips"], one["latency_high_ms"]],
-                "heat": [str(one["settings"].get(key)) for key in (BATCH, STREAMS)],
+                "heat": grid.frame(one),
             }
             for one in rows
         ],
@@ -116,13 +116,13 @@ def _dots(title: str, group: list[Any], symbol: str, labelled: list[Any], name: 
 
 def streams_by_batch(spot: Spot) -> Chart:
     """Colour: the most throughput of the cell's configurations; in words with the bound of its percentile."""
-    streams, batches = (sorted({one["settings"][key] for one in _grid(spot)}) for key in (STREAMS, BATCH))
+    grid = _Grid(spot)
     cells: dict[tuple[int, int], Any] = {}
-    for one in _grid(spot):
+    for one in grid.configurations:
         place = one["settings"][STREAMS], one["settings"][BATCH]
         if place not in cells or one["throughput_ips"] > cells[place]["throughput_ips"]:
             cells[place] = one
-    shown = [[cells.get((stream, batch)) for batch in batches] for stream in streams]
+    shown = [[cells.get((stream, batch)) for batch in grid.batches] for stream in grid.streams]
     texts = [
         [
             ""
@@ -132,28 +132,40 @@ def streams_by_batch(spot: Spot) -> Chart:
         ]
         for row in shown
     ]
-    chosen = sweet_spot.best(spot["configurations"], spot["limit"])
-    mark = [[str(chosen["settings"][key])] for key in (BATCH, STREAMS)] if chosen else [[], []]
-    data = [
+    heat = (
         {"type": "heatmap", "z": [[one and one["throughput_ips"] for one in row] for row in shown], "text": texts}
-        | {"x": [str(batch) for batch in batches], "y": [str(stream) for stream in streams], "xgap": 3, "ygap": 3}
+        | {"x": [str(batch) for batch in grid.batches], "y": [str(stream) for stream in grid.streams]}
         | {"texttemplate": "%{text}", "colorscale": [[0, "#f3f7fa"], [1, "#7fb0cf"]], "showscale": False}
-        | {"textfont": {"color": INK}, "hoverinfo": "skip"},
-        {"x": mark[0], "y": mark[1], "mode": "markers", "name": MARK, "hoverinfo": "skip"}
-        | {"marker": {"symbol": "square-open", "size": 58, "color": ORANGE, "line": {"width": 3}}},
-    ]
+        | {"textfont": {"color": INK}, "hoverinfo": "skip", "xgap": 3, "ygap": 3}
+    )
     look = layout(
-        max(180, 80 + 64 * len(streams)),
+        max(180, 80 + 64 * len(grid.streams)),
         xaxis=axis("batch", type="category", showgrid=False),
         yaxis=axis("streams", type="category", showgrid=False),
     )
-    return {"data": data, "layout": look}
-
-
-def _grid(spot: Spot) -> list[Any]:
-    """The configurations that can stand in the heat map; none where streams or batch were not swept."""
-    return [
-        one
-        for one in spot["configurations"]
-        if one["throughput_ips"] is not None and None not in (one["settings"].get(key) for key in (STREAMS, BATCH))
+    frame = grid.frame(sweet_spot.best(spot["configurations"], spot["limit"]))
+    look["shapes"] = [
+        {"type": "rect", "name": MARK, "line": {"color": ORANGE, "width": 3}, **frame, "visible": bool(frame)}
     ]
+    return {"data": [heat], "layout": look}
+
+
+class _Grid:
+    """The heat map's configurations, none where streams or batch were not swept, and its columns and rows."""
+
+    def __init__(self, spot: Spot) -> None:
+        self.configurations = [
+            one
+            for one in spot["configurations"]
+            if one["throughput_ips"] is not None and None not in (one["settings"].get(key) for key in (STREAMS, BATCH))
+        ]
+        self.streams, self.batches = (
+            sorted({one["settings"][key] for one in self.configurations}) for key in (STREAMS, BATCH)
+        )
+
+    def frame(self, one: Mapping[str, Any] | None) -> dict[str, float]:
+        """The sides of a configuration's cell, which is 1 wide and high; none where it has none."""
+        if one is None or one not in self.configurations:
+            return {}
+        x, y = self.batches.index(one["settings"][BATCH]), self.streams.index(one["settings"][STREAMS])
+        return {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}

@@ -35,9 +35,12 @@ if (movable) {
     for (const id of ["spot", "heat"]) {
       const figure = figures[id];
       if (!figure) continue;
-      const mark = figure.data.find((trace) => trace.name === "sweet spot");
-      [mark.x, mark.y] = best ? [[best[id][0]], [best[id][1]]] : [[], []];
-      if (id === "spot") Object.assign(figure.layout.shapes[0], {y0: limit, y1: limit, visible: true});
+      const shape = figure.layout.shapes[0];
+      if (id === "spot") {
+        const mark = figure.data.find((trace) => trace.name === "sweet spot");
+        [mark.x, mark.y] = best ? [[best.spot[0]], [best.spot[1]]] : [[], []];
+        Object.assign(shape, {y0: limit, y1: limit, visible: true});
+      } else Object.assign(shape, best?.heat, {visible: Boolean(best?.heat.x1)});
       const element = document.getElementById(id);
       if (!waiting.has(element)) Plotly.react(element, figure.data, figure.layout, config);
     }

@@ -16,6 +16,16 @@ from controller.report import display, spot, terminal
 from tests.browser import browser
 from tests.controller import synthetic
 
+# Where the marks are drawn, as plotly has them; null where none is.
+MARKED = (
+    "(() => { const trace = document.getElementById('spot').data.find((one) => one.name === '" + spot.MARK + "');"
+    " return [trace.x[0] ?? null, trace.y[0] ?? null]; })()"
+)
+FRAMED = (
+    "(() => { const shape = document.getElementById('heat').layout.shapes[0];"
+    " return shape.visible ? [shape.x0, shape.x1, shape.y0, shape.y1] : null; })()"
+)
+
 
 def campaign(directory: Path, limit: float | None = 20.0) -> dict[str, Any]:
     """Streams x batch, four configurations of 20 ms and less; the more work at a time, the slower and the more."""
@@ -57,13 +67,14 @@ def test_the_answer_comes_first_on_the_terminal_and_in_both_reports(directory: P
     assert page.index(told) < page.index("<h2>All runs") and text.index(told) < text.index("| run |")
 
 
-@pytest.mark.parametrize("key", ["spot", "heat"])
-def test_the_mark_is_on_the_best_configuration(directory: Path, key: str) -> None:
+def test_the_mark_is_on_the_best_configuration(directory: Path) -> None:
     found = answer(directory)
-    figure = go.Figure(spot.charts(found)[key])  # raises on what plotly does not know
+    charts = {key: go.Figure(chart) for key, chart in spot.charts(found).items()}  # raises on what plotly does not know
     best = next(one for one in spot.movable(found)["rows"] if one["name"] == found["best"])
-    mark = next(trace for trace in figure.data if trace.name == spot.MARK)
-    assert [mark.x[0], mark.y[0]] == best[key]
+    mark = next(trace for trace in charts["spot"].data if trace.name == spot.MARK)
+    assert [mark.x[0], mark.y[0]] == best["spot"]
+    (frame,) = charts["heat"].layout.shapes
+    assert frame.visible and {side: frame[side] for side in ("x0", "x1", "y0", "y1")} == best["heat"]
 
 
 def test_the_chart_shows_bound_percentile_and_front(directory: Path) -> None:
@@ -102,10 +113,12 @@ def test_in_a_browser_the_limit_is_moved_and_the_mark_follows(directory: Path, t
         marks = []
         for limit in (between, loose["latency_high_ms"] + 1, 0.01):
             _move(page, limit)
-            marks.append([page.value(_place(key)) for key in ("spot", "heat")])
-        assert marks[0] == [[fast["throughput_ips"], fast["latency_high_ms"]], ["1", "1"]]
-        assert marks[1] == [[loose["throughput_ips"], loose["latency_high_ms"]], ["4", "2"]]
-        assert marks[2] == [[None, None], [None, None]]
+            marks.append([page.value(MARKED), page.value(FRAMED)])
+        first, last = [-0.5, 0.5, -0.5, 0.5], [0.5, 1.5, 0.5, 1.5]
+        assert marks[0] == [[fast["throughput_ips"], fast["latency_high_ms"]], first]
+        assert marks[1] == [[loose["throughput_ips"], loose["latency_high_ms"]], last]
+        assert marks[2] == [[None, None], None]
+        assert page.value("document.querySelectorAll('#heat .shapelayer path').length") == 0
         assert page.value("document.getElementById('spot').layout.shapes[0].y0") == 0.01
         assert "None of 4 configurations" in page.value("document.getElementById('spot-answer').textContent")
         assert page.value("document.querySelectorAll('.js-plotly-plot .main-svg').length") > 0
@@ -118,12 +131,4 @@ def _move(page: Any, limit: float) -> None:
     page.value(
         f"(() => {{ const one = document.getElementById('limit'); one.value = {json.dumps(limit)};"
         " one.dispatchEvent(new Event('input', {bubbles: true})); })()"
-    )
-
-
-def _place(key: str) -> str:
-    """Where the mark is drawn: plotly's own data, and null where no point of it is in the drawing."""
-    return (
-        f"(() => {{ const trace = document.getElementById('{key}').data.find((one) => one.name === '{spot.MARK}');"
-        " return [trace.x[0] ?? null, trace.y[0] ?? null]; })()"
     )
