@@ -81,7 +81,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             seen.address, lambda: bool(re.search("run 1/2 .*: reconciling", (place / "stderr").read_text()))
         )
         seen.up = seen.ask("up")
-        until(process, place, "run 2/2 .*: arming")
+        until(process, place, "run 2/2 .*: starting the balancer")  # nothing was asked of the second server yet
         seen.between = {name: seen.ask(expression) for name, expression in COUNTS.items()}
         until(process, place, "run 2/2 .*: measuring")
         children = psutil.Process(process.pid).children(recursive=True)

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -231,10 +232,13 @@ def test_a_connection_may_take_longer_than_a_tenth_of_a_second(both: Callable[..
 
 
 def test_a_server_that_dies_leaves_failed_connections_and_no_busy_loop(both: Callable[..., list[Run]]) -> None:
-    runs = [run.begin() for run in both([], {}, {"warmup_s": 0, "duration_s": 5})]
-    for run in runs:
+    def kill_once_it_measures(run: Run) -> None:
         run.until("progress", phase="measure")
         run.processes["server"].kill()
+
+    runs = [run.begin() for run in both([], {}, {"warmup_s": 0, "duration_s": 5})]
+    with ThreadPoolExecutor(len(runs)) as pool:  # none may end before another began
+        list(pool.map(kill_once_it_measures, runs))
     for run in runs:
         assert run.finish() == 0
         rows = run.records(1)

@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[Any, bytes]] = {
     ),
 }
 KINDS_SHAPE = (2, 3)
+SLOW_S = 0.8
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,30 @@ def deep_model(path: Path, layers: int) -> Path:
     return save(path, [x], {"y": node})
 
 
-def matmul_model(path: Path, layers: int) -> Path:
-    """A model that takes about 5 ms a layer on two cores, in bfloat16, for 2 KiB in and out."""
+def matmul_models(slow: Path, brief: Path) -> None:
+    """2 KiB in and out: one that takes about SLOW_S on two cores, and one that takes a twentieth of that.
+
+    What a layer takes is measured here, in CPU time: from 5 to 35 ms (bfloat16 or AVX2) on the machines that were seen.
+    """
+    layers, x = 12, np.ones((1, 512), np.float32)
+    input_, output = _matmuls(layers)
+    trial = ov.Core().compile_model(ov.Model([output], [input_], "trial"), "CPU")
+    trial(x)
+    begin_s = time.process_time()
+    trial(x)
+    layer_s = (time.process_time() - begin_s) / 2 / layers
+    for path, seconds in ((slow, SLOW_S), (brief, SLOW_S / 20)):
+        input_, output = _matmuls(max(2, round(seconds / layer_s)))
+        save(path, [input_], {"y": output})
+
+
+def _matmuls(layers: int) -> tuple[Any, Any]:
     x = parameter("x", ov.Type.f32, [1, 512])
     weights = op.constant(np.random.default_rng(1).standard_normal((512, 512)).astype(np.float32) / 16)
     node = op.broadcast(x, op.constant(np.array([8192, 512], np.int64)))
     for _ in range(layers):
         node = op.relu(op.matmul(node, weights, False, False))
-    return save(path, [x], {"y": op.reduce_mean(node, op.constant(np.array([0], np.int64)), keep_dims=True)})
+    return x, op.reduce_mean(node, op.constant(np.array([0], np.int64)), keep_dims=True)
 
 
 def kinds_model(path: Path, datatypes: list[str]) -> Path:
