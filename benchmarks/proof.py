@@ -44,7 +44,9 @@ def show(rows: list[Row]) -> None:
         table.add_column(name)
     for row in rows:
         table.add_row(*(_text(row.get(name, "")) for name in rows[0]))
-    Console(width=max(120, Console().width)).print(table)
+    console = Console(width=1000)
+    console.width = console.measure(table).maximum  # whole, as wide as it is
+    console.print(table)
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ Each case is a `loadproof run` with [search]: the server serves one request at a
 SERVICE_MS each, alike or with 10 % noise; arrivals are constant or Poisson. The truth is the highest rate that keeps
 the limit for a queue with the service times of the server's log (tests/truth/edge.py). It holds where each search ends
 within 5 % of that. Other programs only ever let it find less: where it finds too little it may try again, ROUNDS in
-all. About nine minutes on a quiet machine.
+all. Twenty minutes on a quiet machine.
 """
 
 from __future__ import annotations
