@@ -71,7 +71,7 @@ def judge(limits: Sequence[Sequence[Mapping[str, Any]]], *, last: bool) -> tuple
         shares = f"{_percent(over / max(1, of))} where {_percent(1 - share)} may be"
         why = f"{over:,} of {of:,} requests over {limit:g} ms: {shares}"
         if sure is None:
-            why += "; too near to be sure" if last else "; not decided"
+            why += f"; too {'near' if over else 'few'} to be sure" if last else "; not decided"
         verdicts.append((share_holds(over, of, worth, 1 - share, last), why))
     told = "; ".join(why for _, why in verdicts)
     if any(holds is False for holds, _ in verdicts):

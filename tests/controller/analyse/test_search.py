@@ -126,6 +126,9 @@ def test_a_level_near_the_edge_is_measured_again_and_pooled() -> None:
         True,
         "24 of 3,000 requests over 50 ms: 0.8 % where 1 % may be; too near to be sure",
     )
+    assert search.judge([p99(0, 100)], last=True)[1].endswith(
+        "0 of 100 requests over 50 ms: 0 % where 1 % may be; too few to be sure"
+    )
     assert search.judge([p99(12, 1000)] * 3, last=True)[0] is False
     assert search.judge([p99(1, 1000)], last=False)[0] is True
     assert search.judge([p99(30, 1000)], last=False)[0] is False
