@@ -3,8 +3,8 @@
     python -m benchmarks.compare [--alike 20] [--slowed 10] [--out FILE.json]
 
 Each repeat is a `loadproof run` of its own, the sides by turns. It holds where at least 19 of 20 alike pairs show no
-evidence, and at least 9 of 10 whose server sleeps 10 % longer are found to be worse. 45 to 75 minutes, on a machine that
-does nothing else: with two pairs at once the bounds were three to six times as wide (2026-11-24).
+evidence, and at least 9 of 10 whose server sleeps 10 % longer are found to be worse. 45 to 75 minutes, on a machine
+that does nothing else: with two pairs at once the bounds were over twice as wide, and 3 of 6 slowed pairs were found.
 """
 
 from __future__ import annotations
