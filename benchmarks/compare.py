@@ -1,14 +1,16 @@
 """The long proof of compare: pairs of five interleaved repeats a side against a sleeping server, alike and slowed.
 
-    python -m benchmarks.compare [--alike 20] [--slowed 10] [--out FILE.json]
+    python -m benchmarks.compare [--alike 20] [--slowed 10] [--out FILE.json [--resume]]
 
 Each repeat is a `loadproof run` of its own, the sides by turns. It holds where at least 19 of 20 alike pairs show no
-evidence, and at least 9 of 10 whose server sleeps 10 % longer are found to be worse. 45 to 75 minutes, on a machine
-that does nothing else: with two pairs at once the bounds were over twice as wide, and 3 of 6 slowed pairs were found.
+evidence, and at least 9 of 10 whose server sleeps 10 % longer are found to be worse. 45 to 90 minutes, on a machine that does
+nothing else: with two pairs at once the bounds were over twice as wide, and 3 of 6 slowed pairs were found. With
+--resume it goes on after the pairs in FILE.json, where it was interrupted.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -62,6 +64,19 @@ def row(kind: str, found: Pair) -> dict[str, Any]:
     }
 
 
+def measured(out: Path | None, machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of an interrupted proof; raises SystemExit where there are none, or of another plan or machine."""
+    if out is None or not out.exists():
+        raise SystemExit("--resume: --out must name the file of the proof that was interrupted")
+    found = json.loads(out.read_text())
+    if any(found[key] != value for key, value in ABOUT.items()):
+        raise SystemExit(f"--resume: {out} has another plan; start anew with another file")
+    if any(found["environment"][key] != machine[key] for key in ("cpu_model", "memory_bytes", "kernel", "packages")):
+        raise SystemExit(f"--resume: {out} comes from another machine; start anew with another file")
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
+
+
 def holds(rows: list[dict[str, Any]]) -> bool:
     """Both shares are kept."""
     wanted = {"alike": ("no evidence", ALIKE_SHARE), "slowed": ("worse", SLOWED_SHARE)}
@@ -76,11 +91,12 @@ def main() -> int:
     parser = proof.options("compare", __doc__)
     parser.add_argument("--alike", type=int, default=20, help="pairs")
     parser.add_argument("--slowed", type=int, default=10, help="pairs")
+    parser.add_argument("--resume", action="store_true", help="go on after the pairs in FILE.json")
     chosen = parser.parse_args()
     began_s, machine = time.monotonic(), proof.machine()
-    rows: list[dict[str, Any]] = []
+    rows = measured(chosen.out, machine) if chosen.resume else []
     kinds = ["alike"] * chosen.alike + ["slowed"] * chosen.slowed
-    for kind in kinds:
+    for kind in kinds[len(rows) :]:
         with tempfile.TemporaryDirectory() as place:
             rows.append(row(kind, pair(Path(place), SLOWED if kind == "slowed" else 1)))
         print(f"{len(rows):>3} {kind:<6}  {rows[-1]['verdict']:<11}  {rows[-1]['why']}", flush=True)

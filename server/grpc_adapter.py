@@ -23,7 +23,7 @@ from server.plane import EXTENSIONS, PLATFORM, SERVER_NAME, Plane, ServedModel
 from server.tensors import Buffer
 
 MAX_STRUCTURE_BYTES: Final = 1 << 24
-_LARGE_BYTES: Final = 1 << 20  # a smaller message cannot hold what takes long to parse
+_LARGE_BYTES: Final = 1 << 16  # a smaller message is copied sooner than cut, and cannot hold what takes long to parse
 _WITH_LENGTH: Final = 2  # protobuf's wire type of bytes, strings and messages
 _RAW_OUTPUT: Final = bytes([pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3 | _WITH_LENGTH])
 

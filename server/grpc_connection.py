@@ -34,7 +34,7 @@ _TOO_LATE: Final = "deadline: the time that grpc-timeout gives has passed"
 _CONTENT_TYPES: Final = (b"application/grpc", b"application/grpc+proto")
 
 
-class GrpcConnection(asyncio.Protocol):
+class GrpcConnection(asyncio.BufferedProtocol):
     """Frames in, answers out."""
 
     transport: Any
@@ -71,18 +71,14 @@ class GrpcConnection(asyncio.Protocol):
         }
         self.transport.write(http2.settings(values) + http2.widen_connection(http2.MAX_WINDOW - http2.DEFAULT_WINDOW))
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._house.arrivals
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._silent or self.transport.is_closing():
             return
         try:
-            if self._buffer:
-                self._buffer += data
-                position = self._read(self._buffer)
-                del self._buffer[:position]
-            else:
-                position = self._read(data)
-                if position < len(data):
-                    self._buffer += memoryview(data)[position:]
+            self._take(self._house.arrivals[:nbytes])
         except Broken as error:
             self._break(error)
         if self.transport.get_write_buffer_size() > _UNREAD_BYTES:
@@ -102,32 +98,52 @@ class GrpcConnection(asyncio.Protocol):
 
     # ---- frames ----
 
-    def _read(self, data: bytes | bytearray) -> int:
-        """Takes all whole frames; returns how many bytes that were."""
+    def _take(self, data: memoryview) -> None:
+        """Takes all whole frames; of one that is not, what came waits in the buffer, and only that is copied."""
+        while self._buffer and data:
+            more = self._whole_bytes(self._buffer) - len(self._buffer)
+            self._buffer += data[:more]
+            data = data[more:]
+            if self._read(memoryview(self._buffer)):
+                self._buffer = bytearray()
+        if data:
+            self._buffer += data[self._read(data) :]
+
+    def _whole_bytes(self, data: bytearray) -> int:
+        """The size of what `data` begins with: the preface, a frame, or a frame's head where that is not there yet."""
+        if not self._greeted:
+            return len(http2.PREFACE)
+        if len(data) < http2.HEAD_BYTES:
+            return http2.HEAD_BYTES
+        return http2.HEAD_BYTES + http2.read_head(data)[0]
+
+    def _read(self, data: memoryview) -> int:
+        """Reads whole frames; returns how many bytes they were."""
         position = 0
         if not self._greeted:
-            if not http2.PREFACE.startswith(bytes(data[: len(http2.PREFACE)])):
+            if not http2.PREFACE.startswith(data[: len(http2.PREFACE)]):
                 raise Broken(http2.PROTOCOL_ERROR, "no HTTP/2")
             if len(data) < len(http2.PREFACE):
                 return 0
             self._greeted, position = True, len(http2.PREFACE)
         while len(data) - position >= http2.HEAD_BYTES:
-            size = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
+            size, kind, flags, number = http2.read_head(data, position)
             if size > MAX_FRAME_BYTES:
                 raise Broken(http2.FRAME_SIZE_ERROR, "a frame is too large")
             start = position + http2.HEAD_BYTES
             if len(data) < start + size:
                 break
-            number = int.from_bytes(data[position + 5 : start], "big") & http2.MAX_WINDOW
-            self._frame(data[position + 3], data[position + 4], number, bytes(data[start : start + size]))
             position = start + size
+            self._frame(kind, flags, number, data[start:position])
         return position
 
-    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+    def _frame(self, kind: int, flags: int, number: int, view: memoryview) -> None:
         self._check_order(kind, flags, number)
         if kind == http2.DATA:
-            self._on_data(number, flags, payload)
-        elif kind == http2.HEADERS:
+            self._on_data(number, flags, view)
+            return
+        payload = bytes(view)
+        if kind == http2.HEADERS:
             self._on_headers(number, flags, http2.unpadded(flags, payload))
         elif kind == http2.CONTINUATION:
             if not self._block or self._block[0] != number:
@@ -209,42 +225,46 @@ class GrpcConnection(asyncio.Protocol):
             return None
         return stream
 
-    def _on_data(self, number: int, flags: int, payload: bytes) -> None:
+    def _on_data(self, number: int, flags: int, payload: memoryview) -> None:
         self._taken += len(payload)
         if self._taken > http2.MAX_WINDOW // 4:
             self.transport.write(http2.widen_connection(self._taken))
             self._taken = 0
-        stream = self._known(number)
+        stream = self._streams.get(number) or self._known(number)
         if stream is None:
             return
         if stream.ended:
             raise Broken(http2.STREAM_CLOSED, "data after the end")
-        data = http2.unpadded(flags & http2.PADDED, payload)
+        data = http2.unpadded(http2.PADDED, payload) if flags & http2.PADDED else payload
         if data and not self._add(stream, data):
             return
         if flags & http2.END_STREAM:
             self._whole(stream)
 
-    def _add(self, stream: Stream, data: bytes) -> bool:
+    def _add(self, stream: Stream, data: memoryview) -> bool:
         """False where the message is over a limit, which is answered then."""
+        body = stream.body
         try:
-            self._hold(stream, len(data), len(stream.body) + len(data) - PREFIX.size)
+            self._hold(stream, len(data), len(body) + len(data) - PREFIX.size)
         except ServingError as error:
             self._fail(stream, error)
             return False
-        if isinstance(stream.body, bytearray):
-            stream.body += data
+        if not body:
+            stream.body = bytes(data)  # most often all
+        elif isinstance(body, bytes):
+            stream.body = bytearray(body) + data
         else:
-            stream.body = bytearray(stream.body + data) if stream.body else data
+            body += data
         return True
 
     def _hold(self, stream: Stream, more: int, size: int) -> None:
         """Takes `more` bytes of a message that has then `size`; raises what it is refused for."""
-        if size > self._limits.body_bytes:
-            raise TooLarge(f"message: larger than {self._limits.body_bytes} bytes")
-        if self._house.held_bytes + more > self._limits.held_bytes:
-            raise Unavailable(f"requests in flight hold {self._limits.held_bytes} bytes; try again later")
-        self._house.held_bytes += more
+        house, limits = self._house, self._limits
+        if size > limits.body_bytes:
+            raise TooLarge(f"message: larger than {limits.body_bytes} bytes")
+        if house.held_bytes + more > limits.held_bytes:
+            raise Unavailable(f"requests in flight hold {limits.held_bytes} bytes; try again later")
+        house.held_bytes += more
         stream.held_bytes += more
 
     def _on_window(self, number: int, more: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 BACKLOG: Final = 2048  # connections that wait to be accepted
 DRAIN_S: Final = 30.0  # requests in flight at the end of the server get this long
 _SWEEP_S: Final = 0.5
+_ARRIVALS_BYTES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class House:
     connections: set[Guest] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     held_bytes: int = 0
+    arrivals: memoryview = field(default_factory=lambda: memoryview(bytearray(_ARRIVALS_BYTES)))  # of one read at a time
     stopping: bool = False
 
     def admit(self, connection: Guest) -> bool:
@@ -74,7 +76,7 @@ class House:
 class Listener:
     """`await start(listener)` serves connections that `make` makes, `await stop(drain_s)` ends it."""
 
-    def __init__(self, make: Callable[[House], asyncio.Protocol], limits: Limits | None = None) -> None:
+    def __init__(self, make: Callable[[House], asyncio.BufferedProtocol], limits: Limits | None = None) -> None:
         self._make = make
         self._house = House(limits or Limits())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import hpack
 
@@ -23,6 +23,7 @@ DEFAULT_WINDOW: Final = (1 << 16) - 1
 DEFAULT_FRAME: Final = 1 << 14
 DEFAULT_TABLE: Final = 1 << 12
 
+Bytes = TypeVar("Bytes", bytes, memoryview)
 TableState = tuple[int, tuple[bytes, bytes] | None, int]  # entries, the newest one, and the bound of all
 
 _KNOWN_BYTES: Final = 1 << 10  # of a header block that is worth to be remembered
@@ -43,6 +44,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 def frame_head(kind: int, flags: int, stream: int, size: int) -> bytes:
     return _HEAD.pack(size >> 8, size & 255, kind, flags, stream)
+
+
+def read_head(data: bytearray | memoryview, position: int = 0) -> tuple[int, int, int, int]:
+    """Of the frame whose head begins there: the payload's size, kind, flags and stream."""
+    size, low, kind, flags, stream = _HEAD.unpack_from(data, position)
+    return size << 8 | low, kind, flags, stream & MAX_WINDOW
 
 
 def settings(values: dict[int, int]) -> bytes:
@@ -74,7 +81,7 @@ def number(payload: bytes, size: int = 4) -> int:
     return int.from_bytes(payload, "big")
 
 
-def unpadded(flags: int, payload: bytes) -> bytes:
+def unpadded(flags: int, payload: Bytes) -> Bytes:
     """The payload of DATA or HEADERS without its padding and priority."""
     begin, end = 0, len(payload)
     if flags & PADDED:

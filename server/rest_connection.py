@@ -38,7 +38,7 @@ _JOINED_BYTES: Final = 1 << 16  # a smaller answer is sent in one piece
 _WAITING_MAX: Final = 100  # requests sent ahead on one connection
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One client's connection; the parser's callbacks are the methods on_*."""
 
     transport: Any
@@ -68,9 +68,13 @@ class Connection(asyncio.Protocol):
             self._refuse(Unavailable(f"too many connections: this server takes {self._limits.connections}"))
             asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._house.arrivals
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._discarding or self._deaf:
             return
+        data = self._house.arrivals[:nbytes]
         message = self._messages if self._reading else None
         had = self._incoming.size if self._incoming else 0
         try:
