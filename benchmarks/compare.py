@@ -3,9 +3,9 @@
     python -m benchmarks.compare [--alike 20] [--slowed 10] [--out FILE.json [--resume]]
 
 Each repeat is a `loadproof run` of its own, the sides by turns. It holds where at least 19 of 20 alike pairs show no
-evidence, and at least 9 of 10 whose server sleeps 10 % longer are found to be worse. 45 to 90 minutes, on a machine that does
-nothing else: with two pairs at once the bounds were over twice as wide, and 3 of 6 slowed pairs were found. With
---resume it goes on after the pairs in FILE.json, where it was interrupted.
+evidence, and at least 9 of 10 whose server sleeps 10 % longer are found to be worse. 45 to 90 minutes, on a machine
+that does nothing else: with two pairs at once the bounds were over twice as wide, and 3 of 6 slowed pairs were found.
+With --resume it goes on after the pairs in FILE.json, where it was interrupted.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What an inference takes without a server: in a loop by itself, and in turns with the way of its tensors over TCP.
 
-    python -m benchmarks.in_process MODEL.xml CONNECTIONS,...
+    python -m benchmarks.in_process MODEL.xml
 
 compiles the model with the hint LATENCY, and prints one line of JSON. `alone`: requests/s, mean and CPU of OpenVINO's
-start_async and wait, one at a time, as the server's threads do it. `moving_ms`: for each number of connections, the
-mean time that a request's bytes take over a TCP connection of the loopback, and an answer's bytes back, to and from a
-thread that does nothing else. Before each such move its connection's thread infers: so the bytes find the caches as an
-inference leaves them, and the cores as busy as the other connections' inferences make them, as a served request does.
+start_async and wait, one at a time, as the server's threads do it. `moving_ms`: the mean time that a request's bytes
+take over a TCP connection of the loopback, in pieces of 16 KiB as h2load writes them, and an answer's bytes back, to
+and from a thread that does nothing else. There is an inference before each move, so the bytes find the caches as those
+of a served request do.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from typing import Any, Final
 
 import numpy as np
 import openvino as ov
 
 WARMUP: Final = 5
-ALONE_S: Final = 2.0
-MOVING_S: Final = 2.0
+EACH_S: Final = 2.0
+PIECE_BYTES: Final = 1 << 14
 
 
 def alone(request: Any, array: Any) -> dict[str, float]:
     for _ in range(WARMUP):
         infer(request, array)
     number, begin_s, cpu_s = 0, time.perf_counter(), time.process_time()
-    while (took_s := time.perf_counter() - begin_s) < ALONE_S:
+    while (took_s := time.perf_counter() - begin_s) < EACH_S:
         infer(request, array)
         number += 1
     cpu_s = time.process_time() - cpu_s
@@ -46,46 +45,32 @@ def infer(request: Any, array: Any) -> bytes:
     return answer
 
 
-def moving_ms(requests: list[Any], array: Any) -> float:
-    """The mean over connections that infer and move by turns, as many as there are infer requests."""
-    times_ms: list[float] = []
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        pairs = []
-        for _ in requests:
-            client = stack.enter_context(socket.create_connection(listener.getsockname()))
-            server = stack.enter_context(listener.accept()[0])
-            for each in (client, server):
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            pairs.append((client, server))
-        answer = infer(requests[0], array)
-        end_s = time.perf_counter() + MOVING_S
-        echoes = [threading.Thread(target=echo, args=(server, array.nbytes, answer)) for _, server in pairs]
-        moves = [
-            threading.Thread(target=move, args=(client, request, array, end_s, times_ms))
-            for (client, _), request in zip(pairs, requests, strict=True)
-        ]
-        for thread in (*echoes, *moves):
-            thread.start()
-        for thread in (*moves, *echoes):
-            thread.join()
+def moving_ms(request: Any, array: Any) -> float:
+    answer = infer(request, array)
+    body, place = memoryview(array.tobytes()), bytearray(len(answer))
+    pieces = [body[start : start + PIECE_BYTES] for start in range(0, len(body), PIECE_BYTES)]
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        echoing = threading.Thread(target=echo, args=(listener.accept()[0], len(body), answer))
+        echoing.start()
+        times_ms, end_s = [], time.perf_counter() + EACH_S
+        while (begin_s := time.perf_counter()) < end_s:
+            for piece in pieces:
+                client.sendall(piece)
+            take_all(client, place)
+            times_ms.append((time.perf_counter() - begin_s) * 1e3)
+            infer(request, array)
+        client.shutdown(socket.SHUT_WR)
+        echoing.join()
     return sum(times_ms) / len(times_ms)
-
-
-def move(connection: socket.socket, request: Any, array: Any, end_s: float, times_ms: list[float]) -> None:
-    body, place = array.tobytes(), bytearray(len(infer(request, array)))
-    while (begin_s := time.perf_counter()) < end_s:
-        connection.sendall(body)
-        take_all(connection, place)
-        times_ms.append((time.perf_counter() - begin_s) * 1e3)
-        infer(request, array)
-    connection.shutdown(socket.SHUT_WR)
 
 
 def echo(connection: socket.socket, request_bytes: int, answer: bytes) -> None:
     place = bytearray(request_bytes)
-    while take_all(connection, place):
-        connection.sendall(answer)
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while take_all(connection, place):
+            connection.sendall(answer)
 
 
 def take_all(connection: socket.socket, place: bytearray) -> bool:
@@ -100,15 +85,9 @@ def take_all(connection: socket.socket, place: bytearray) -> bool:
 
 
 def main() -> None:
-    file, connections = sys.argv[1:]
-    compiled = ov.Core().compile_model(file, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    array = np.ones(compiled.inputs[0].shape, np.float32)
-    found: dict[str, Any] = {"alone": alone(compiled.create_infer_request(), array)}
-    found["moving_ms"] = {
-        each: moving_ms([compiled.create_infer_request() for _ in range(int(each))], array)
-        for each in connections.split(",")
-    }
-    print(json.dumps(found))
+    compiled = ov.Core().compile_model(sys.argv[1], "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    request, array = compiled.create_infer_request(), np.ones(compiled.inputs[0].shape, np.float32)
+    print(json.dumps({"alone": alone(request, array), "moving_ms": moving_ms(request, array)}))
 
 
 if __name__ == "__main__":

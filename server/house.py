@@ -58,7 +58,7 @@ class House:
     connections: set[Guest] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     held_bytes: int = 0
-    arrivals: memoryview = field(default_factory=lambda: memoryview(bytearray(_ARRIVALS_BYTES)))  # of one read at a time
+    arrivals: memoryview = field(default_factory=lambda: memoryview(bytearray(_ARRIVALS_BYTES)))  # of the last read
     stopping: bool = False
 
     def admit(self, connection: Guest) -> bool:
