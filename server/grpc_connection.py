@@ -134,15 +134,15 @@ class GrpcConnection(asyncio.BufferedProtocol):
             if len(data) < start + size:
                 break
             position = start + size
-            self._frame(kind, flags, number, data[start:position])
+            if kind == http2.DATA and number and self._introduced and not self._block:
+                self._on_data(number, flags, data[start:position])
+            else:
+                self._check_order(kind, flags, number)
+                self._frame(kind, flags, number, bytes(data[start:position]))
         return position
 
-    def _frame(self, kind: int, flags: int, number: int, view: memoryview) -> None:
-        self._check_order(kind, flags, number)
-        if kind == http2.DATA:
-            self._on_data(number, flags, view)
-            return
-        payload = bytes(view)
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        """Any frame but DATA."""
         if kind == http2.HEADERS:
             self._on_headers(number, flags, http2.unpadded(flags, payload))
         elif kind == http2.CONTINUATION:
