@@ -7,7 +7,7 @@ settings (an infer request a connection, the hint LATENCY where none is named; M
 and has no other hint), and offers each the same requests in interleaved rounds by
 h2load: over gRPC with raw tensors, and over REST with binary tensors, which MLServer has not: it gets JSON. A figure is
 the median of the rounds, and a limit's that of the ratios or differences within each round: what else a shared machine
-does changes from one to the next. It takes nine minutes in all, on a machine that does nothing else. CPU is user and
+does changes from one to the next. It takes ten minutes in all, on a machine that does nothing else. CPU is user and
 system of the server's processes a request, and of h2load. After each load the server's own count of successes must have
 grown by the requests sent: h2load does not see gRPC's status. The ceiling is benchmark_app with as many infer requests,
 in the same rounds; in-process CPU is that of OpenVINO's own start_async and wait in a loop (`benchmarks.in_process`).
@@ -57,7 +57,7 @@ from benchmarks import cpu_profile, h2load, proof
 from benchmarks.models import ROOT, SHAPES, Model, model_of, save_bodies
 from benchmarks.parties import OURS, PEER, PEER_PACKAGES, Running, inference_cores, ours, peer, peer_python
 
-ROUNDS: Final = {"null": 3, "mlp": 3, "ocr-cls": 5, "resnet50": 5}
+ROUNDS: Final = {"null": 4, "mlp": 4, "ocr-cls": 6, "resnet50": 6}
 LOAD_S: Final = {"null": 1.0, "mlp": 1.0, "ocr-cls": 2.0, "resnet50": 4.0}
 CONNECTIONS: Final = {"null": (1, 8), "mlp": (1, 8), "ocr-cls": (1,), "resnet50": (1, 4)}
 HINTS: Final = {("resnet50", 4): "THROUGHPUT"}
@@ -104,15 +104,16 @@ def measure(model: Model, directory: Path, python: Path) -> list[Round]:
         if not all(np.allclose(answers[0], answer, rtol=1e-4, atol=1e-5) for answer in answers):
             raise SystemExit(f"{model.name}: the servers' answers differ; there is nothing to compare")
         for number in range(ROUNDS[model.name] + 1):
-            rounds.append(dict(take(servers, model, directory, rounds[-1])))
+            rounds.append(dict(take(servers, model, directory, rounds)))
             print(f"{model.name}: round {number} of {ROUNDS[model.name]}", file=sys.stderr)
     return rounds[2:]  # the first warmed up, and said how many requests a load takes
 
 
-def take(servers: Servers, model: Model, directory: Path, last: Round) -> Iterator[tuple[Cell, Reading]]:
-    """One round: everybody once, one after the other."""
+def take(servers: Servers, model: Model, directory: Path, rounds: list[Round]) -> Iterator[tuple[Cell, Reading]]:
+    """One more round: everybody once, one after the other, the protocols by turns in either order."""
+    last, protocols = rounds[-1], PROTOCOLS[:: 1 if len(rounds) % 2 else -1]
     for (who, connections), server in servers.items():
-        for protocol in PROTOCOLS:
+        for protocol in protocols:
             cell = (who, protocol, connections)
             number = int(last[cell].requests_per_s * LOAD_S[model.name]) if cell in last else 20
             yield cell, offer(who, server, model, protocol, max(number, 10), connections, directory)

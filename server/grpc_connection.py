@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from server import http2
 from server.errors import NotSupported, ServingError, TooLarge, TooSlow, Unavailable
-from server.grpc_stream import PREFIX, Handler, Stream, decompressed, failure, message_of, timeout_s_of
+from server.grpc_stream import PREFIX, Handler, Stream, decompressed, failure, message_of, pad_of, timeout_s_of
 from server.house import House
 from server.http2 import Broken
 from server.http2_sender import Sender
@@ -245,14 +245,15 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """False where the message is over a limit, which is answered then."""
         body = stream.body
         try:
-            self._hold(stream, len(data), len(body) + len(data) - PREFIX.size)
+            self._hold(stream, len(data), len(body) + len(data) - stream.pad - PREFIX.size)
         except ServingError as error:
             self._fail(stream, error)
             return False
         if not body:
             stream.body = bytes(data)  # most often all
         elif isinstance(body, bytes):
-            stream.body = bytearray(body) + data
+            stream.pad = pad_of(body)
+            stream.body = bytearray(stream.pad) + body + data
         else:
             body += data
         return True
@@ -298,7 +299,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         try:
             if time.monotonic() >= stream.deadline:
                 raise TooSlow(_TOO_LATE)
-            compressed, message = message_of(stream.body)
+            compressed, message = message_of(memoryview(stream.body)[stream.pad :])
             if compressed:
                 message = await self._decompressed(stream, message)
             parts = await stream.handler(message)
@@ -352,7 +353,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _end(self, stream: Stream) -> None:
         del self._streams[stream.id]
         self._house.held_bytes -= stream.held_bytes
-        stream.body = b""
+        stream.body, stream.pad = b"", 0
         if stream.timer:
             stream.timer.cancel()
         self._sender.drop(stream)

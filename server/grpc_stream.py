@@ -26,6 +26,7 @@ _PRINTED: Final = " !#$&'()*+,/:;<=>?@[]^`{|}~\"\\"  # what a grpc-message holds
 _ACCEPTED: Final = http2.literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
 _WINDOW_BITS: Final = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # zlib's names of the encodings
 _COMPRESSED_PIECE: Final = 1 << 16
+_ALIGNMENT: Final = 8  # bytes of the widest element
 _PIECE: Final = 1 << 20  # of a decompressed message, in bytes: about 2 ms
 _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -34,13 +35,14 @@ class Stream:
     """One request and its answer."""
 
     __slots__ = (
-        *("body", "deadline", "encoding", "ended", "handler", "held_bytes", "id", "pending", "since", "task", "timer"),
-        "window",
+        *("body", "deadline", "encoding", "ended", "handler", "held_bytes", "id", "pad", "pending", "since", "task"),
+        *("timer", "window"),
     )
 
     def __init__(self, number: int, handler: Handler, window: int, encoding: bytes = b"") -> None:
         self.id, self.handler, self.window, self.encoding = number, handler, window, encoding
         self.body: bytes | bytearray = b""
+        self.pad = 0  # bytes before it that are not of it
         self.held_bytes = 0  # of the body, and of the message that was compressed in it
         self.ended = False  # by the client
         self.task: asyncio.Task[None] | None = None
@@ -68,7 +70,16 @@ def timeout_s_of(headers: Mapping[bytes, bytes]) -> float | None:
     return int(number) * unit_s
 
 
-def message_of(body: bytes | bytearray) -> tuple[bool, memoryview]:
+def pad_of(begin: bytes) -> int:
+    """What is to be put before a body that begins so, in a buffer of its own: then the array of its last tensor, raw,
+    is aligned and not copied, as protobuf's messages end with raw tensors, and these with a whole element.
+    """
+    if len(begin) < PREFIX.size:
+        return 0
+    return -(PREFIX.size + PREFIX.unpack_from(begin)[1]) % _ALIGNMENT
+
+
+def message_of(body: bytes | bytearray | memoryview) -> tuple[bool, memoryview]:
     """The only message of a unary request, and whether it is compressed."""
     if len(body) < PREFIX.size:
         raise InvalidRequest("request: no gRPC message")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import time
 import zlib
 from collections.abc import Callable
@@ -30,16 +31,56 @@ COMPRESSIONS = (grpc.Compression.Gzip, grpc.Compression.Deflate)
 PACKED: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.compress, b"deflate": zlib.compress}
 
 
-def ask(number: int, path: bytes, message: bytes = PREFIX.pack(0, 0), **headers: bytes) -> bytes:
+def head(number: int, path: bytes, **headers: bytes) -> bytes:
     rows = [(b":path", path), (b"content-type", b"application/grpc")]
     rows += [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
     block = b"".join(http2.literal(name, value) for name, value in rows)
-    data = http2.frame(http2.DATA, http2.END_STREAM, number, message)
-    return http2.frame(http2.HEADERS, http2.END_HEADERS, number, block) + data
+    return http2.frame(http2.HEADERS, http2.END_HEADERS, number, block)
+
+
+def ask(number: int, path: bytes, message: bytes = PREFIX.pack(0, 0), **headers: bytes) -> bytes:
+    return head(number, path, **headers) + http2.frame(http2.DATA, http2.END_STREAM, number, message)
 
 
 def packed(message: bytes) -> bytes:
     return PREFIX.pack(1, len(message)) + message
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 10, 25, 1000, 16_393, 1 << 18])
+@pytest.mark.parametrize("size", [0, 1, 16_379, 40_001, 40_002, 40_004])
+def test_a_message_is_whole_however_it_arrives_and_its_end_is_aligned(size: int, cut: int) -> None:
+    message = np.random.default_rng(1).bytes(size)
+    body = PREFIX.pack(0, size) + message
+    arrivals = GREETING + head(1, b"/take")
+    for start in range(0, len(body), http2.DEFAULT_FRAME):
+        last = start + http2.DEFAULT_FRAME >= len(body)
+        arrivals += http2.frame(
+            http2.DATA, http2.END_STREAM if last else 0, 1, body[start : start + http2.DEFAULT_FRAME]
+        )
+    seen: list[tuple[bytes, int]] = []
+
+    async def take(view: memoryview) -> list[bytes]:
+        address = np.frombuffer(view, np.uint8).ctypes.data if size else 0
+        seen.append((bytes(view), address + size))
+        return [b""]
+
+    async def test() -> None:
+        async with listening(lambda house: GrpcConnection(house, {b"/take": take})) as (port, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for start in range(0, len(arrivals), cut):
+                writer.write(arrivals[start : start + cut])
+                if start < 200 * cut:  # or the rest arrives as it may
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            await Client(reader, writer).status(1)
+            writer.close()
+
+    run(test)
+    ((found, end),) = seen
+    assert found == message
+    if size > http2.DEFAULT_FRAME:
+        assert end % 8 == 0
 
 
 @pytest.mark.parametrize("rows", [1, 50_000])

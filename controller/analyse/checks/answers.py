@@ -7,7 +7,9 @@ from typing import Final
 from controller.analyse.checks.events import Facts, event
 from controller.analyse.words import percent
 
-CACHED_RATIO: Final = 0.9  # MLPerf's TEST04; the 99 % bound must exclude 1
+# MLPerf's TEST04. All of the 99 % interval must be below: with 1 as its bound, 88 % (82 to 96) was told of a server
+# without a cache, on a machine that others slowed down meanwhile.
+CACHED_RATIO: Final = 0.9
 
 
 def no_requests(run: Facts) -> Facts | None:
@@ -48,7 +50,7 @@ def unaccounted(run: Facts) -> Facts | None:
 
 def cached(run: Facts) -> Facts | None:
     found = run["audit"]
-    if found is None or found["ratio"] is None or found["ratio"] >= CACHED_RATIO or found["high"] >= 1:
+    if found is None or found["ratio"] is None or found["high"] >= CACHED_RATIO:
         return None
     return {name: percent(found[name]) for name in ("ratio", "low", "high")}
 
