@@ -76,7 +76,8 @@ def pad_of(begin: bytes) -> int:
     """
     if len(begin) < PREFIX.size:
         return 0
-    return -(PREFIX.size + PREFIX.unpack_from(begin)[1]) % _ALIGNMENT
+    size: int = PREFIX.unpack_from(begin)[1]
+    return -(PREFIX.size + size) % _ALIGNMENT
 
 
 def message_of(body: bytes | bytearray | memoryview) -> tuple[bool, memoryview]:
