@@ -7,7 +7,7 @@ settings (an infer request a connection, the hint LATENCY where none is named; M
 and has no other hint), and offers each the same requests in interleaved rounds by
 h2load: over gRPC with raw tensors, and over REST with binary tensors, which MLServer has not: it gets JSON. A figure is
 the median of the rounds, and a limit's that of the ratios or differences within each round: what else a shared machine
-does changes from one to the next. It takes ten minutes in all, on a machine that does nothing else. CPU is user and
+does changes from one to the next. It takes eleven minutes in all, on a machine that does nothing else. CPU is user and
 system of the server's processes a request, and of h2load. After each load the server's own count of successes must have
 grown by the requests sent: h2load does not see gRPC's status. The ceiling is benchmark_app with as many infer requests,
 in the same rounds; in-process CPU is that of OpenVINO's own start_async and wait in a loop (`benchmarks.in_process`).
@@ -225,7 +225,7 @@ def limits(model: str, rounds: list[Round]) -> list[Row]:
         name: str, value: Callable[[Round], float], least: float | None = None, most: float | None = None
     ) -> None:
         by_round = [round(value(each), 3) for each in rounds]
-        middle = statistics.median(by_round)
+        middle = round(statistics.median(by_round), 3)
         holds = (least is None or middle >= least) and (most is None or middle <= most)
         shown = {"value": middle, "least": least, "most": most, "holds": holds}
         found.append({"limit": f"{model}, {protocol}, {connections}: {name}", **shown, "by_round": by_round})

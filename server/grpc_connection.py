@@ -10,15 +10,14 @@ for its turn is not made.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from server import http2
 from server.errors import NotSupported, ServingError, TooLarge, TooSlow, Unavailable
-from server.grpc_stream import PREFIX, Handler, Stream, decompressed, failure, message_of, pad_of, timeout_s_of
+from server.grpc_stream import PREFIX, Handler, Stream, decompressed, failure, message_of, pad_of, timeout_s_of, unknown
 from server.house import House
 from server.http2 import Broken
 from server.http2_sender import Sender
@@ -63,13 +62,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._break(Broken(http2.ENHANCE_YOUR_CALM, f"too many connections: {self._limits.connections}"))
             asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
             return
-        values = {
-            http2.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            http2.INITIAL_WINDOW_SIZE: http2.MAX_WINDOW,
-            http2.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
-            http2.MAX_HEADER_LIST_SIZE: self._limits.head_bytes,
-        }
-        self.transport.write(http2.settings(values) + http2.widen_connection(http2.MAX_WINDOW - http2.DEFAULT_WINDOW))
+        self._sender.greet(MAX_STREAMS, MAX_FRAME_BYTES, self._limits.head_bytes)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._house.arrivals
@@ -113,9 +106,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """The size of what `data` begins with: the preface, a frame, or a frame's head where that is not there yet."""
         if not self._greeted:
             return len(http2.PREFACE)
-        if len(data) < http2.HEAD_BYTES:
-            return http2.HEAD_BYTES
-        return http2.HEAD_BYTES + http2.read_head(data)[0]
+        return http2.HEAD_BYTES + (http2.read_head(data)[0] if len(data) >= http2.HEAD_BYTES else 0)
 
     def _read(self, data: memoryview) -> int:
         """Reads whole frames; returns how many bytes they were."""
@@ -141,8 +132,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 self._frame(kind, flags, number, bytes(data[start:position]))
         return position
 
-    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        """Any frame but DATA."""
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:  # any but DATA
         if kind == http2.HEADERS:
             self._on_headers(number, flags, http2.unpadded(flags, payload))
         elif kind == http2.CONTINUATION:
@@ -207,12 +197,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self.transport.write(http2.reset(number, http2.REFUSED_STREAM))
             return None
         if headers.get(b"content-type", b"").partition(b";")[0].rstrip() not in _CONTENT_TYPES:
-            self._answer_http(number, b"415", "content-type: must be application/grpc")
+            self._sender.refuse(number, b"415", "content-type: must be application/grpc")
             return None
         path = headers.get(b":path", b"")
         handler = self._handlers.get(path)
         encoding = headers.get(b"grpc-encoding", b"")
-        stream = Stream(number, handler or _unknown, self._sender.first_window, encoding)
+        stream = Stream(number, handler or unknown, self._sender.first_window, encoding)
         self._streams[number] = stream
         try:
             if handler is None:
@@ -260,12 +250,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _hold(self, stream: Stream, more: int, size: int) -> None:
         """Takes `more` bytes of a message that has then `size`; raises what it is refused for."""
-        house, limits = self._house, self._limits
-        if size > limits.body_bytes:
-            raise TooLarge(f"message: larger than {limits.body_bytes} bytes")
-        if house.held_bytes + more > limits.held_bytes:
-            raise Unavailable(f"requests in flight hold {limits.held_bytes} bytes; try again later")
-        house.held_bytes += more
+        if size > self._limits.body_bytes:
+            raise TooLarge(f"message: larger than {self._limits.body_bytes} bytes")
+        if self._house.held_bytes + more > self._limits.held_bytes:
+            raise Unavailable(f"requests in flight hold {self._limits.held_bytes} bytes; try again later")
+        self._house.held_bytes += more
         stream.held_bytes += more
 
     def _on_window(self, number: int, more: int) -> None:
@@ -343,13 +332,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self.transport.write(http2.reset(stream.id, http2.NO_ERROR))
         self._end(stream)
 
-    def _answer_http(self, number: int, status: bytes, message: str) -> None:
-        block = http2.literal(b":status", status) + http2.literal(b"content-type", b"application/json")
-        self.transport.write(
-            self._sender.headers(number, 0, block)
-            + http2.frame(http2.DATA, http2.END_STREAM, number, json.dumps({"error": message}).encode())
-        )
-
     def _end(self, stream: Stream) -> None:
         del self._streams[stream.id]
         self._house.held_bytes -= stream.held_bytes
@@ -415,7 +397,3 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self.since = time.monotonic()
         else:
             self.transport.close()
-
-
-async def _unknown(message: memoryview) -> Sequence[bytes]:
-    raise AssertionError("is answered at once")

@@ -52,6 +52,11 @@ class Stream:
         self.timer: asyncio.TimerHandle | None = None
 
 
+async def unknown(message: memoryview) -> Sequence[bytes]:
+    """The handler of a method that there is not; its stream is answered before its message comes."""
+    raise AssertionError("is answered at once")
+
+
 def failure(error: ServingError) -> bytes:
     """The header block of an answer that is nothing but trailers."""
     status, text = str(error.grpc_status).encode(), urllib.parse.quote(str(error)[:4000], safe=_PRINTED).encode()

