@@ -12,7 +12,7 @@ benchmarks/results/serving-2026-11-24.json). Under perf, which adds its own, the
 kernel 26 and 25, OpenVINO with its bindings 8 and 7, protobuf 3 and JSON 1, the HTTP parser 1, the event loop 2 and 2,
 HTTP and gRPC framing in Python 9 and 6, and 33 and 47 to the rest of Python: the data plane, messages to tensors and
 back, tasks, metrics. So a faster codec of HTTP/2 or protobuf, hand-written or not, would save less than a sixth. On a
-machine whose Python is five times slower, they were 311 and 331 us (serving-2026-11-27.json), in about the same shares.
+machine with slower cores they were 311 and 331 us (serving-2026-11-27.json): Python had half of it there.
 """
 
 from __future__ import annotations
