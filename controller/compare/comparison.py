@@ -79,7 +79,8 @@ class Comparison:
     differences: Sequence[Difference]
     unmatched: tuple[Sequence[str], Sequence[str]]  # names of runs without their like
     left_out: Sequence[str]  # INVALID runs
-    flagged: Sequence[str]
+    disturbed: Sequence[str]  # FLAGGED ones that are left out as well, because others had more of the machine
+    flagged: Sequence[str]  # that are used
 
 
 def compare(
@@ -104,20 +105,23 @@ def compare(
 
 
 def _comparison(before: Side, after: Side, alike: Sequence[Alike], metric: str | None, confidence: float) -> Comparison:
-    def named(verdict: str) -> list[str]:
-        runs = [(side.name, run.result) for side in (before, after) for run in side.runs]
-        return [f"{side}: {result['name']}" for side, result in runs if result["verdict"] == verdict]
+    matched = [[one.before for one in alike], [one.after for one in alike]]
+    used = {run.path for one in alike for group in _used(one) for run in group}
 
-    used = [[one.before for one in alike], [one.after for one in alike]]
+    def named(verdict: str, *, are_used: bool) -> list[str]:
+        runs = [(side.name, run) for side in (before, after) for run in side.runs if run.result["verdict"] == verdict]
+        return [f"{side}: {run.result['name']}" for side, run in runs if (run.path in used) == are_used]
+
     return Comparison(
         before,
         after,
         confidence,
         pairs=[_pair(one, metric, confidence) for one in alike],
         differences=sides.differences(before, after),
-        unmatched=(sides.unmatched(before, used[0]), sides.unmatched(after, used[1])),
-        left_out=named("INVALID"),
-        flagged=named("FLAGGED"),
+        unmatched=(sides.unmatched(before, matched[0]), sides.unmatched(after, matched[1])),
+        left_out=named("INVALID", are_used=False),
+        disturbed=named("FLAGGED", are_used=False),
+        flagged=named("FLAGGED", are_used=True),
     )
 
 
@@ -132,9 +136,20 @@ def _refuse(before: Side, after: Side) -> None:
         )
 
 
+def _used(alike: Alike) -> tuple[Sequence[Measured], Sequence[Measured]]:
+    """What of both sides is compared: valid runs, and of these only the undisturbed where both have enough of them.
+
+    Five repeats of which a burst of others' load hit one have bounds so wide that a tenth is lost in them. It can be
+    left out because what tells of it, the machine's counters, says nothing of how fast the server was.
+    """
+    valid = [[run for run in group if run.is_valid] for group in (alike.before, alike.after)]
+    calm = [[run for run in group if not run.is_disturbed] for group in valid]
+    before, after = calm if min(map(len, calm)) >= REPEATS_MIN else valid
+    return before, after
+
+
 def _pair(alike: Alike, metric: str | None, confidence: float) -> Pair:
-    groups = [[run for run in group if run.is_valid] for group in (alike.before, alike.after)]
-    before, after = groups
+    before, after = _used(alike)
     is_open = alike.before[0].spec["load.arrivals"] != "closed"
     within = min(len(before), len(after)) < REPEATS_MIN
     changes = _within(before, after, confidence) if within else _over_repeats(before, after, confidence)

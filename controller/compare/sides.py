@@ -29,6 +29,8 @@ ESSENTIAL: Final = {
     "cgroup_cpus",
     "model sha256",
 }
+# Of analyse.checks.table: what the machine did meanwhile for others, whatever was measured.
+DISTURBANCES: Final = frozenset({"other_load", "cpu_stolen"})
 # What a run is called, is to keep and where its server listens: not what is measured.
 _NOT_MEASURED: Final = {"measure.repeats", "server.address", "server.rest_address", "server.metrics"}
 _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"server": Server, "load": Load, "measure": Measure}
@@ -46,6 +48,11 @@ class Measured(NamedTuple):
         """Whether its figures can be trusted."""
         return bool(self.result["verdict"] != "INVALID")
 
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether others had more of the machine than a figure bears."""
+        return is_disturbed(self.result)
+
 
 @dataclass(frozen=True)
 class Side:
@@ -58,7 +65,7 @@ class Side:
 
 
 class Alike(NamedTuple):
-    """Runs of both sides with one spec; INVALID ones are among them."""
+    """Runs of both sides with one spec; INVALID and disturbed ones are among them."""
 
     name: str
     before: Sequence[Measured]
@@ -72,6 +79,11 @@ class Difference(NamedTuple):
     before: str
     after: str
     essential: bool
+
+
+def is_disturbed(result: Mapping[str, Any]) -> bool:
+    """Of a run by its RUN of summary.json: whether others had more of the machine than a figure bears."""
+    return any(reason["code"] in DISTURBANCES for reason in result["reasons"])
 
 
 def campaigns(directory: Path) -> list[Path]:

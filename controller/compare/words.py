@@ -85,6 +85,8 @@ def warnings(comparison: Comparison, judged: Sequence[Judged]) -> Iterator[str]:
     """What a reader has to know before the figures are believed."""
     if comparison.left_out:
         yield f"INVALID runs are left out: {', '.join(comparison.left_out)}"
+    if comparison.disturbed:
+        yield f"runs that something else disturbed are left out: {', '.join(comparison.disturbed)}"
     if comparison.flagged:
         yield f"FLAGGED runs are used, see their reports: {', '.join(comparison.flagged)}"
     for given, names in zip((comparison.before, comparison.after), comparison.unmatched, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from controller import analyse
-from controller.compare import comparison, sides
+from controller.compare import comparison, sides, words
 from controller.compare.comparison import METRICS, Comparison
 from controller.compare.sides import summarised
 from controller.errors import UsageError
@@ -89,6 +89,27 @@ def test_runs_that_cannot_be_trusted_are_left_out_and_named(tmp_path: Path) -> N
     (found,) = comparison.compare([a, b])
     assert [(pair.before, pair.after, pair.verdict) for pair in found.pairs] == [(5, 5, "no evidence")]
     assert found.left_out == [f"{b}: quick #6"]
+
+
+def disturbed(seed: int) -> synthetic.Made:
+    """A run beside which something else used half of the machine: slower than its like."""
+    made = campaigns.made(seed, slower=1.6)
+    busy = "machine_busy_seconds_total"  # one more second each second
+    made.samples = [(*row[:4], row[4] + row[3]) if row[1] == busy else row for row in made.samples]
+    return made
+
+
+def test_runs_that_others_disturbed_are_left_out_where_five_without_are_there(tmp_path: Path) -> None:
+    a, more = campaigns.repeats(tmp_path / "a", 1), [disturbed(5), disturbed(6)]
+    slowed = [campaigns.made(seed, slower=1.1) for seed in range(11, 15)]
+    (few,) = comparison.compare([a, campaigns.campaign(tmp_path / "few", [*slowed, *more])])
+    assert few.disturbed == [] and len(few.flagged) == 2 and few.pairs[0].after == 6
+    assert few.pairs[0].verdict == "no evidence"  # what the two make of the spread
+    enough = campaigns.campaign(tmp_path / "enough", [*slowed, campaigns.made(15, slower=1.1), *more])
+    (found,) = comparison.compare([a, enough])
+    assert (found.pairs[0].after, found.pairs[0].verdict) == (5, "worse")
+    assert found.disturbed == [f"{enough}: quick #6", f"{enough}: quick #7"] and found.flagged == []
+    assert any("disturbed are left out" in line and "quick #7" in line for line in words.warnings(found, []))
 
 
 def test_a_side_with_invalid_runs_only_proves_nothing(tmp_path: Path) -> None:

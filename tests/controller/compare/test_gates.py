@@ -16,7 +16,7 @@ def made(metric: str, ratio: Interval | None, runs: int = 5) -> Comparison:
     changes = {name: Change(name, 1.0, 1.0, ratio if name == metric else None) for name in METRICS}
     pair = Pair("one", 5, runs, False, metric, changes)
     side = Side("a", ("", ""), [], {})
-    return Comparison(side, side, 0.99, [pair], [], ([], []), [], [])
+    return Comparison(side, side, 0.99, [pair], [], ([], []), [], [], [])
 
 
 def test_a_gate_is_a_metric_and_how_much_worse_it_may_become() -> None:
