@@ -10,7 +10,9 @@ from controller.report import display
 from controller.report.style import BLUE, INK, ORANGE, PALE, QUIET, RED, Chart, axis, layout
 
 Spot = Mapping[str, Any]
+Box = tuple[float, float, float, float]
 HEIGHT_PX: Final = 380
+PLOT_PX: Final = 900, 310  # about what is within the axes, on a screen
 NAMED_MAX, LETTERS_MAX = 12, 30  # names of more configurations, or longer ones, would lie on each other
 STREAMS, BATCH = "server.streams", "load.batch"
 MARK: Final = "sweet spot"  # report.js moves the trace of this name in one chart, and the first shape of both
@@ -59,7 +61,8 @@ def throughput_by_latency(spot: Spot) -> Chart:
     front = sorted((one for one in rows if one["front"]), key=lambda one: one["throughput_ips"])
     chosen = sweet_spot.best(rows, spot["limit"])
     few = len(rows) <= NAMED_MAX and all(len(one["name"]) <= LETTERS_MAX for one in rows)
-    labelled, end = rows if few else [], 1.06 * max(one["throughput_ips"] for one in rows)
+    end, top = 1.06 * max(one["throughput_ips"] for one in rows), _top(spot, rows)
+    sides = _sides(rows, end, top) if few else {}
     data: list[dict[str, Any]] = [
         {"x": [one["throughput_ips"] for one in front], "y": [one["latency_high_ms"] for one in front]}
         | {"mode": "lines", "name": "Pareto front", "line": {"color": PALE, "width": 2, "shape": "vh"}}
@@ -70,14 +73,14 @@ def throughput_by_latency(spot: Spot) -> Chart:
         ("INVALID, or breaks another limit", [one for one in rows if not one["eligible"]], "x-thin-open"),
     ):
         if group:
-            data.append(_dots(title, group, symbol, labelled, name, end))
+            data.append(_dots(title, group, symbol, sides, name))
     place = [chosen["throughput_ips"], chosen["latency_high_ms"]] if chosen else []
     ring = {"symbol": "circle-open", "size": 22, "color": ORANGE, "line": {"width": 3}}
     data.append({"x": place[:1], "y": place[1:], "mode": "markers", "name": MARK, "marker": ring, "hoverinfo": "skip"})
     look = layout(
         HEIGHT_PX,
         xaxis=axis("throughput, inferences / s", range=[0, end]),
-        yaxis=axis(f"{name} latency, ms, and its upper bound (dot)", range=[0, _top(spot, rows)]),
+        yaxis=axis(f"{name} latency, ms, and its upper bound (dot)", range=[0, top]),
         showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
     )
@@ -93,7 +96,36 @@ def _top(spot: Spot, rows: list[Any]) -> float:
     return float(f"{1.1 * max([spot['limit'] or 0.0, *(one['latency_high_ms'] for one in rows)]):.2g}")
 
 
-def _dots(title: str, group: list[Any], symbol: str, labelled: list[Any], name: str, end: float) -> dict[str, Any]:
+def _sides(rows: list[Any], end: float, top: float) -> dict[str, str]:
+    """Where each name stands beside its dot: on no dot and on no other name, if there is such a place.
+
+    Boxes are left, upper, right and lower, in px; a character of 11 px is about 6 wide.
+    """
+    dots = {
+        one["name"]: (PLOT_PX[0] * one["throughput_ips"] / end, PLOT_PX[1] * (1 - one["latency_high_ms"] / top))
+        for one in rows
+    }
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots.values()]
+    sides = {}
+    for name, (x, y) in dots.items():
+        width = 6 * len(name) + 12
+        inwards = ("left", "right") if x > PLOT_PX[0] / 2 else ("right", "left")
+        places = {
+            f"{vertical} {side}": (x - width * (side == "left"), y + down, x + width * (side == "right"), y + down + 14)
+            for side in inwards
+            for vertical, down in (("bottom", 5), ("top", -19))
+        }
+        free = [place for place, box in places.items() if not any(_overlap(box, other) for other in taken)]
+        sides[name] = (free or list(places))[0]
+        taken.append(places[sides[name]])
+    return sides
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _dots(title: str, group: list[Any], symbol: str, sides: Mapping[str, str], name: str) -> dict[str, Any]:
     down = [one["latency_high_ms"] - (one["latency_ms"] or one["latency_high_ms"]) for one in group]
     names = [one["name"] for one in group]
     return {
@@ -102,8 +134,8 @@ def _dots(title: str, group: list[Any], symbol: str, labelled: list[Any], name: 
         "error_y": {"type": "data", "symmetric": False, "array": [0] * len(group), "arrayminus": down}
         | {"color": BLUE, "thickness": 1.5, "width": 3},
         "mode": "markers+text",
-        "text": [f"  {one['name']}  " if one in labelled else "" for one in group],
-        "textposition": [f"bottom {'left' if one['throughput_ips'] > end / 2 else 'right'}" for one in group],
+        "text": [f"  {text}  " if text in sides else "" for text in names],
+        "textposition": [sides.get(text, "bottom right") for text in names],
         "cliponaxis": False,
         "textfont": {"color": QUIET, "size": 11},
         "name": title,

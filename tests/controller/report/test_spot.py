@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,24 @@ FRAMED = (
     " return shape.visible ? [shape.x0, shape.x1, shape.y0, shape.y1] : null; })()"
 )
 
+# The sides of each name in that chart, in px.
+NAMES = (
+    "[...document.querySelectorAll('#spot .textpoint text')].map((one) => one.getBoundingClientRect())"
+    ".map((box) => [box.left, box.top, box.right, box.bottom])"
+)
+
+
+def made_run(streams: int, service_ms: float, **load: int) -> synthetic.Made:
+    of = synthetic.spec(**load)
+    of["server"] = {"model": "ocr-cls", "streams": streams, "launch": "process", "device": "CPU"}
+    return synthetic.make(streams, service_ms, of)
+
 
 def campaign(directory: Path, limit: float | None = 20.0) -> dict[str, Any]:
     """Streams x batch, four configurations of 20 ms and less; the more work at a time, the slower and the more."""
     runs = []
     for streams, batch in ((1, 1), (1, 4), (2, 1), (2, 4)):
-        of = synthetic.spec(clients=2 * streams, batch=batch)
-        of["server"] = {"model": "ocr-cls", "streams": streams, "launch": "process", "device": "CPU"}
-        made = synthetic.make(streams, service_ms=4.0 * batch * (1 + 0.1 * streams), of=of)
+        made = made_run(streams, 4.0 * batch * (1 + 0.1 * streams), clients=2 * streams, batch=batch)
         runs.append((f"streams={streams}, batch={batch}", made))
     synthetic.campaign(directory, runs)
     facts = rundir.read_campaign(directory)
@@ -124,6 +135,21 @@ def test_in_a_browser_the_limit_is_moved_and_the_mark_follows(directory: Path, t
         assert page.value("document.querySelectorAll('.js-plotly-plot .main-svg').length") > 0
         page.value("for (const one of document.querySelectorAll('details')) { one.open = true; one.scrollIntoView(); }")
         assert page.complaints == []
+
+
+def test_in_a_browser_no_name_lies_on_another(tmp_path: Path) -> None:
+    """Three configurations that do the same, and a fourth far from them."""
+    made = [made_run(streams, 8.0, clients=4) for streams in (1, 2, 3)] + [made_run(4, 30.0, clients=4)]
+    runs = [(f"streams={streams}, clients=4", one) for streams, one in enumerate(made, 1)]
+    analyse.campaign(synthetic.campaign(tmp_path / "close", runs))
+    report.render(tmp_path / "close")
+    with browser(tmp_path / "profile") as page:
+        page.open(tmp_path / "close" / "report.html")
+        page.wait_for("document.querySelectorAll('#spot.js-plotly-plot').length === 1")
+        boxes = page.value(NAMES)
+    assert len(boxes) == len(runs)
+    for (left, upper, right, lower), (other_left, other_upper, other_right, other_lower) in combinations(boxes, 2):
+        assert left >= other_right or other_left >= right or upper >= other_lower or other_upper >= lower, boxes
 
 
 def _move(page: Any, limit: float) -> None:
