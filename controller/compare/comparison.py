@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -107,10 +107,11 @@ def compare(
 def _comparison(before: Side, after: Side, alike: Sequence[Alike], metric: str | None, confidence: float) -> Comparison:
     matched = [[one.before for one in alike], [one.after for one in alike]]
     used = {run.path for one in alike for group in _used(one) for run in group}
+    unused = {run.path for groups in matched for group in groups for run in group} - used
 
-    def named(verdict: str, *, are_used: bool) -> list[str]:
-        runs = [(side.name, run) for side in (before, after) for run in side.runs if run.result["verdict"] == verdict]
-        return [f"{side}: {run.result['name']}" for side, run in runs if (run.path in used) == are_used]
+    def named(verdict: str, among: Set[Path]) -> list[str]:
+        runs = [(side.name, run) for side in (before, after) for run in side.runs if run.path in among]
+        return [f"{side}: {run.result['name']}" for side, run in runs if run.result["verdict"] == verdict]
 
     return Comparison(
         before,
@@ -119,9 +120,9 @@ def _comparison(before: Side, after: Side, alike: Sequence[Alike], metric: str |
         pairs=[_pair(one, metric, confidence) for one in alike],
         differences=sides.differences(before, after),
         unmatched=(sides.unmatched(before, matched[0]), sides.unmatched(after, matched[1])),
-        left_out=named("INVALID", are_used=False),
-        disturbed=named("FLAGGED", are_used=False),
-        flagged=named("FLAGGED", are_used=True),
+        left_out=named("INVALID", unused),
+        disturbed=named("FLAGGED", unused),
+        flagged=named("FLAGGED", used),
     )
 
 

@@ -91,9 +91,9 @@ def test_runs_that_cannot_be_trusted_are_left_out_and_named(tmp_path: Path) -> N
     assert found.left_out == [f"{b}: quick #6"]
 
 
-def disturbed(seed: int) -> synthetic.Made:
+def disturbed(seed: int, **load: Any) -> synthetic.Made:
     """A run beside which something else used half of the machine: slower than its like."""
-    made = campaigns.made(seed, slower=1.6)
+    made = campaigns.made(seed, slower=1.6, **load)
     busy = "machine_busy_seconds_total"  # one more second each second
     made.samples = [(*row[:4], row[4] + row[3]) if row[1] == busy else row for row in made.samples]
     return made
@@ -101,11 +101,12 @@ def disturbed(seed: int) -> synthetic.Made:
 
 def test_runs_that_others_disturbed_are_left_out_where_five_without_are_there(tmp_path: Path) -> None:
     a, more = campaigns.repeats(tmp_path / "a", 1), [disturbed(5), disturbed(6)]
+    unlike = disturbed(7, clients=9)
     slowed = [campaigns.made(seed, slower=1.1) for seed in range(11, 15)]
     (few,) = comparison.compare([a, campaigns.campaign(tmp_path / "few", [*slowed, *more])])
     assert few.disturbed == [] and len(few.flagged) == 2 and few.pairs[0].after == 6
     assert few.pairs[0].verdict == "no evidence"  # what the two make of the spread
-    enough = campaigns.campaign(tmp_path / "enough", [*slowed, campaigns.made(15, slower=1.1), *more])
+    enough = campaigns.campaign(tmp_path / "enough", [*slowed, campaigns.made(15, slower=1.1), *more, unlike])
     (found,) = comparison.compare([a, enough])
     assert (found.pairs[0].after, found.pairs[0].verdict) == (5, "worse")
     assert found.disturbed == [f"{enough}: quick #6", f"{enough}: quick #7"] and found.flagged == []
