@@ -27,6 +27,7 @@ METRICS: Final[Mapping[str, int]] = {
 REPEATS_MIN: Final = 5  # a side; with fewer, seconds within the runs are the units
 
 Evidence = Literal["better", "worse", "no evidence"]
+Groups = tuple[Sequence[Measured], Sequence[Measured]]  # of before and after
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def compare(
 
 def _comparison(before: Side, after: Side, alike: Sequence[Alike], metric: str | None, confidence: float) -> Comparison:
     matched = [[one.before for one in alike], [one.after for one in alike]]
-    used = {run.path for one in alike for group in _used(one) for run in group}
+    compared = [_compared(one) for one in alike]
+    used = {run.path for groups in compared for group in groups for run in group}
     unused = {run.path for groups in matched for group in groups for run in group} - used
 
     def named(verdict: str, among: Set[Path]) -> list[str]:
@@ -117,7 +119,7 @@ def _comparison(before: Side, after: Side, alike: Sequence[Alike], metric: str |
         before,
         after,
         confidence,
-        pairs=[_pair(one, metric, confidence) for one in alike],
+        pairs=[_pair(one, groups, metric, confidence) for one, groups in zip(alike, compared, strict=True)],
         differences=sides.differences(before, after),
         unmatched=(sides.unmatched(before, matched[0]), sides.unmatched(after, matched[1])),
         left_out=named("INVALID", unused),
@@ -137,7 +139,7 @@ def _refuse(before: Side, after: Side) -> None:
         )
 
 
-def _used(alike: Alike) -> tuple[Sequence[Measured], Sequence[Measured]]:
+def _compared(alike: Alike) -> Groups:
     """What of both sides is compared: valid runs, and of these only the undisturbed where both have enough of them.
 
     Five repeats of which a burst of others' load hit one have bounds so wide that a tenth is lost in them. It can be
@@ -149,8 +151,8 @@ def _used(alike: Alike) -> tuple[Sequence[Measured], Sequence[Measured]]:
     return before, after
 
 
-def _pair(alike: Alike, metric: str | None, confidence: float) -> Pair:
-    before, after = _used(alike)
+def _pair(alike: Alike, groups: Groups, metric: str | None, confidence: float) -> Pair:
+    before, after = groups
     is_open = alike.before[0].spec["load.arrivals"] != "closed"
     within = min(len(before), len(after)) < REPEATS_MIN
     changes = _within(before, after, confidence) if within else _over_repeats(before, after, confidence)
