@@ -3,7 +3,7 @@
     python -m benchmarks.compare [--alike 20] [--slowed 10] [--out FILE.json [--resume]]
 
 Each repeat is a `loadproof run` of its own, the sides by turns. One whose verdict says that something else had more of
-the machine than a figure bears (`sides.DISTURBANCES`) is measured again, up to AGAIN_MAX times a side; which they were
+the machine than a figure bears (`sides.BY_OTHERS`) is measured again, up to AGAIN_MAX times a side; which they were
 is in FILE.json. It holds where at least 19 of 20 alike pairs show no evidence, and at least 9 of 10 whose server sleeps
 10 % longer are found to be worse. 45 to 90 minutes, on a machine that does nothing else: with two pairs at once the
 bounds were over twice as wide, and 3 of 6 slowed pairs were found; without measuring again it was 6 of 10, as for ten

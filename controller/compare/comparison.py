@@ -146,7 +146,7 @@ def _compared(alike: Alike) -> Groups:
     left out because what tells of it, the machine's counters, says nothing of how fast the server was.
     """
     valid = [[run for run in group if run.is_valid] for group in (alike.before, alike.after)]
-    calm = [[run for run in group if not run.is_disturbed] for group in valid]
+    calm = [[run for run in group if not sides.is_disturbed(run.result)] for group in valid]
     before, after = calm if min(map(len, calm)) >= REPEATS_MIN else valid
     return before, after
 

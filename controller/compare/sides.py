@@ -29,8 +29,8 @@ ESSENTIAL: Final = {
     "cgroup_cpus",
     "model sha256",
 }
-# Of analyse.checks.table: what the machine did meanwhile for others, whatever was measured.
-DISTURBANCES: Final = frozenset({"other_load", "cpu_stolen"})
+# Of analyse.checks.table, and fewer than search.DISTURBANCES: what neither the load nor the server has a part in.
+BY_OTHERS: Final = frozenset({"other_load", "cpu_stolen"})
 # What a run is called, is to keep and where its server listens: not what is measured.
 _NOT_MEASURED: Final = {"measure.repeats", "server.address", "server.rest_address", "server.metrics"}
 _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"server": Server, "load": Load, "measure": Measure}
@@ -47,11 +47,6 @@ class Measured(NamedTuple):
     def is_valid(self) -> bool:
         """Whether its figures can be trusted."""
         return bool(self.result["verdict"] != "INVALID")
-
-    @property
-    def is_disturbed(self) -> bool:
-        """Whether others had more of the machine than a figure bears."""
-        return is_disturbed(self.result)
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ class Difference(NamedTuple):
 
 def is_disturbed(result: Mapping[str, Any]) -> bool:
     """Of a run by its RUN of summary.json: whether others had more of the machine than a figure bears."""
-    return any(reason["code"] in DISTURBANCES for reason in result["reasons"])
+    return any(reason["code"] in BY_OTHERS for reason in result["reasons"])
 
 
 def campaigns(directory: Path) -> list[Path]:
