@@ -17,9 +17,9 @@ import gevent.monkey
 
 gevent.monkey.patch_all()
 
-from clients.load import messages  # noqa: E402
-from clients.load.transports import OpenTransport, prepare  # noqa: E402
-from clients.spec import Load, LoadSpec, Measure  # noqa: E402
+from loadproof_clients.load import messages  # noqa: E402
+from loadproof_clients.load.transports import OpenTransport, prepare  # noqa: E402
+from loadproof_clients.spec import Load, LoadSpec, Measure  # noqa: E402
 
 
 def main(protocol: str, transport: str, address: str, payloads: str, clients: str, seconds: str) -> None:

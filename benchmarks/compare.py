@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from loadproof.compare import sides, words
+from loadproof.compare.comparison import Comparison, compare
+from loadproof.report import display
+
 from benchmarks import proof
-from controller.compare import sides, words
-from controller.compare.comparison import Comparison, compare
-from controller.report import display
 from tests.truth.session import TruthServer, loadproof, truth_server
 
 DELAY_MS: Final = 20

@@ -17,9 +17,8 @@ from typing import Any, Final, Self
 
 import grpc
 import numpy as np
+from loadproof_server.http2 import PREFACE
 from tritonclient.grpc import service_pb2 as pb
-
-from server.http2 import PREFACE
 
 RIGHT, GONE = "right", "gone"
 PATIENCE_S: Final = 30.0

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+from loadproof_server.metric_names import INFERENCE_TIME_US, REQUESTS_SUCCESS
 
 from benchmarks.models import ROOT, Model
-from server.metric_names import INFERENCE_TIME_US, REQUESTS_SUCCESS
 
 OURS, PEER = "loadproof-server", "MLServer"
 PEER_PACKAGES: Final = ("mlserver==1.7.1", "openvino==2026.4.1")
@@ -62,7 +62,15 @@ def _threads_s(pid: int) -> dict[str, float]:
 @contextmanager
 def ours(model: Model, nireq: int, hint: str = "LATENCY") -> Iterator[Running]:
     grpc_port, rest_port = free_ports(2)
-    command = [sys.executable, "-m", "server.main", "--model_name", model.name, "--model_path", str(model.file)]
+    command = [
+        sys.executable,
+        "-m",
+        "loadproof_server.main",
+        "--model_name",
+        model.name,
+        "--model_path",
+        str(model.file),
+    ]
     command += ["--port", str(grpc_port), "--rest_port", str(rest_port), "--nireq", str(nireq)]
     command += ["--plugin_config", json.dumps({"PERFORMANCE_HINT": hint})]
     with started([*command, "--metrics_enable", "--log_level", "WARNING"], ROOT, (grpc_port, rest_port)) as process:

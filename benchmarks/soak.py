@@ -38,13 +38,13 @@ from typing import Any, Final
 import numpy as np
 import openvino as ov
 import psutil
+from loadproof import environment
 from openvino import opset13 as op
 from scipy.stats import theilslopes
 
 from benchmarks import mixed_load, parties
 from benchmarks.mixed_load import KINDS, Clients, Kind
 from benchmarks.models import ROOT, model_of
-from controller import environment
 
 CONFIDENCE: Final = 0.99
 GROWTH_MIB: Final = 1.0  # in ten minutes
@@ -206,7 +206,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         file, answers = configured(Path(name))
         grpc_port, rest_port = parties.free_ports(2)
-        command = ["env", "MALLOC_TRIM_THRESHOLD_=131072", sys.executable, "-m", "server.main"]
+        command = ["env", "MALLOC_TRIM_THRESHOLD_=131072", sys.executable, "-m", "loadproof_server.main"]
         command += ["--config_path", str(file), "--metrics_enable"]
         command += ["--port", str(grpc_port), "--rest_port", str(rest_port), "--log_level", "WARNING"]
         log = Path(name) / "server.log"

@@ -24,8 +24,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from loadproof import calibration
+
 from benchmarks import proof
-from controller import calibration
 from tests.truth.session import ROOT, TruthServer, loadproof
 
 CEILING_SHARE: Final = 0.3
@@ -70,7 +71,7 @@ def together_rps(server: TruthServer, place: Path, way: Mapping[str, Any]) -> fl
 @contextlib.contextmanager
 def null_server(place: Path, delay_ms: float) -> Iterator[TruthServer]:
     """It sleeps so long before each answer."""
-    command = [sys.executable, "-m", "clients.null_server", "--delay-ms", str(delay_ms)]
+    command = [sys.executable, "-m", "loadproof_clients.null_server", "--delay-ms", str(delay_ms)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -24,11 +24,11 @@ from typing import Any, Final
 
 import numpy as np
 import psutil
+from loadproof_server.metric_names import REQUESTS_SUCCESS
 
 from benchmarks import h2load
 from benchmarks.models import ROOT, model_of
 from benchmarks.parties import counted, free_ports, started
-from server.metric_names import REQUESTS_SUCCESS
 
 ROUNDS: Final = 5
 LOAD_S: Final = 1.5
@@ -86,7 +86,7 @@ def run() -> None:
 
 def serve(stack: ExitStack, model: Path, workers: int) -> Server:
     ports = free_ports(2)
-    command = [sys.executable, "-m", "server.main", "--model_name", h2load.MODEL, "--model_path", str(model)]
+    command = [sys.executable, "-m", "loadproof_server.main", "--model_name", h2load.MODEL, "--model_path", str(model)]
     command += ["--port", str(ports[0]), "--rest_port", str(ports[1]), "--log_level", "WARNING"]
     command += ["--metrics_enable", "--grpc_workers", str(workers), "--rest_workers", str(workers)]
     process = stack.enter_context(started(command, ROOT, tuple(ports)))

@@ -184,7 +184,7 @@ def main() -> int:
     grpc_port, rest_port = free_ports(2)
     values = {**vars(given), "port": str(grpc_port), "rest_port": str(rest_port)}
     values |= {"grpc_bind_address": "127.0.0.1", "rest_bind_address": "127.0.0.1"}
-    command = [sys.executable, "-m", "server.main"]
+    command = [sys.executable, "-m", "loadproof_server.main"]
     for name, value in values.items():
         command += [f"--{name}", value] if value is not None else []
     behind = subprocess.Popen(command)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("server", "clients", "controller", "benchmarks")
+PACKAGES = ("server/loadproof_server", "clients/loadproof_clients", "controller/loadproof", "benchmarks")
 MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 OFFLINE = {"analyse", "compare", "report", "rundir.py"}
 ONLINE_LIBRARIES = {"locust", "gevent", "grpc", "tritonclient", "openvino", "docker"}
@@ -30,25 +30,25 @@ def within(name: str, *packages: str) -> bool:
 
 
 def forbidden(path: Path, name: str) -> bool:
-    place = path.parts[0]
+    place, room = [*path.parts, ""][1:3]
     top = name.split(".")[0]
-    if top == "docker" and path.parts[:2] != ("controller", "launch"):
+    if top == "docker" and (place, room) != ("loadproof", "launch"):
         return True
-    if place == "server":
-        return top in ("clients", "controller") or (top == "openvino" and path.parts[1] != "engine")
-    if place == "clients":
-        if top in ("locust", "gevent") and path.parts[1] != "load":
+    if place == "loadproof_server":
+        return top in ("loadproof_clients", "loadproof") or (top == "openvino" and room != "engine")
+    if place == "loadproof_clients":
+        if top in ("locust", "gevent") and room != "load":
             return True
-        return top in ("server", "controller", "openvino")
-    if place == "controller":
+        return top in ("loadproof_server", "loadproof", "openvino")
+    if place == "loadproof":
         if top == "openvino":
-            return path.parts[1] != "models"
-        if path.parts[1] in OFFLINE and top in ONLINE_LIBRARIES:
+            return room != "models"
+        if room in OFFLINE and top in ONLINE_LIBRARIES:
             return True
         return (
             top in ("locust", "gevent")
-            or (top == "clients" and not within(name, "clients.spec", "clients.records"))
-            or (top == "server" and not within(name, "server.metric_names"))
+            or (top == "loadproof_clients" and not within(name, "loadproof_clients.spec", "loadproof_clients.records"))
+            or (top == "loadproof_server" and not within(name, "loadproof_server.metric_names"))
         )
     return False
 
@@ -72,7 +72,7 @@ def test_a_module_says_what_it_is_for_and_stays_readable(path: Path) -> None:
 
 
 def test_every_package_has_modules_to_judge() -> None:
-    assert {path.parts[0] for path in MODULES} >= {"server", "clients", "controller"}
+    assert {path.parts[1] for path in MODULES} >= {"loadproof_server", "loadproof_clients", "loadproof"}
 
 
 def test_nothing_is_called_utils() -> None:

@@ -182,7 +182,7 @@ def test_containers_are_read_only_and_published_on_loopback(seen: Seen) -> None:
 def test_a_sweep_reaches_the_server_and_who_watches_may_die(
     seen: Seen, checkout: Checkout, project: Project, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", "from controller.cli import main; main()", "run", "plans/quick.toml"]
+    command = [sys.executable, "-c", "from loadproof.cli import main; main()", "run", "plans/quick.toml"]
     command += [*SWEEP.split(), "--models", str(tmp_path / "models"), "--out", str(tmp_path / "here")]
     with (
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as here,

@@ -20,13 +20,13 @@ from typing import Any
 import docker
 import pyarrow.parquet as pq
 import pytest
+from loadproof import models
 
-from controller import models
 from tests.containers import lacking
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-c", "from controller.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from loadproof.cli import main; main()"]
 SHORT = ["--set", "measure.warmup_s=0.5", "--set", "measure.drain_s=2"]
 LONG = "measure.duration_s=60"
 SOCKET = "/var/run/docker.sock"

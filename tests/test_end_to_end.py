@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-c", "from controller.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from loadproof.cli import main; main()"]
 SHORT = ["--set", "measure.warmup_s=0.5", "--set", "measure.duration_s=2", "--set", "measure.drain_s=2"]
 
 
@@ -160,14 +160,17 @@ def test_an_old_directory_renders_again_without_the_rest_of_the_tree(models: Pat
 @pytest.fixture(scope="module")
 def server(models: Path) -> Iterator[tuple[str, str]]:
     """An external server: `loadproof-server` started by somebody else; its gRPC and REST addresses."""
-    from controller import models as repository
+    from loadproof import models as repository
+
     from tests.ports import free_ports
 
     model = repository.get("ocr-cls", models)
     grpc_port, rest_port = free_ports(2)
     flags = ["--model_name", "reader", "--model_path", str(model.directory), "--metrics_enable"]
     flags += ["--port", str(grpc_port), "--rest_port", str(rest_port)]
-    process = subprocess.Popen([sys.executable, "-m", "server.main", *flags], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadproof_server.main", *flags], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     yield f"127.0.0.1:{grpc_port}", f"127.0.0.1:{rest_port}"
     process.terminate()
     assert process.wait(60) == 0
@@ -232,7 +235,7 @@ def test_an_interrupted_run_saves_what_it_has_and_leaves_nothing(
     assert (tmp_path / "out/report.html").exists()
 
 
-@pytest.mark.parametrize(("victim", "code"), [("server.main", "server_died"), ("haproxy", "balancer_died")])
+@pytest.mark.parametrize(("victim", "code"), [("loadproof_server.main", "server_died"), ("haproxy", "balancer_died")])
 def test_a_party_that_is_killed_makes_the_run_invalid_and_keeps_the_records(
     models: Path, tmp_path: Path, victim: str, code: str
 ) -> None:
@@ -275,8 +278,8 @@ def test_a_server_that_dies_at_start_is_told_with_the_end_of_its_log(models: Pat
 
 
 def test_without_haproxy_there_is_one_line_with_the_cure(models: Path, tmp_path: Path) -> None:
-    program = "from controller import environment; environment.haproxy_program = lambda: None\n"
-    program += "from controller.cli import main; main()"
+    program = "from loadproof import environment; environment.haproxy_program = lambda: None\n"
+    program += "from loadproof.cli import main; main()"
     command = [sys.executable, "-c", program, "run", "plans/quick.toml", "--models", str(models)]
     command += ["--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)

@@ -19,11 +19,11 @@ from typing import Any
 
 import grpc
 import pytest
+from loadproof.collect.balancer_log import Tally, read
+from loadproof.collect.scrape import Scraper
+from loadproof.errors import LoadproofError
+from loadproof.launch.balancer import require_room
 
-from controller.collect.balancer_log import Tally, read
-from controller.collect.scrape import Scraper
-from controller.errors import LoadproofError
-from controller.launch.balancer import require_room
 from tests.ports import free_ports
 
 CONFIGURATION = Path(__file__).parent.parent / "haproxy" / "haproxy.cfg"
@@ -95,7 +95,7 @@ class Lab:
     def __init__(self, directory: Path, server_grpc: str, server_rest: str, health: str) -> None:
         self.log = directory / "requests.log"
         self.grpc, self.rest, stats = (f"127.0.0.1:{port}" for port in free_ports(3))
-        command = [sys.executable, "-m", "controller.collect.log_collector", "--out", str(self.log)]
+        command = [sys.executable, "-m", "loadproof.collect.log_collector", "--out", str(self.log)]
         self.collector = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.collector.stdout
         port = self.collector.stdout.readline().split(":")[1].strip(" }\n")

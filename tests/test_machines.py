@@ -73,7 +73,7 @@ class Campaign:
         ):
             process = self.machines.start(host, host, *command)
             assert process.stdout is not None and process.stdout.readline(), self.machines.said(host)
-        loadproof = ["-c", "from controller.cli import main; main()"]
+        loadproof = ["-c", "from loadproof.cli import main; main()"]
         where = f"{MASTER}:{PORT}"
         worker = [*loadproof, "worker", "--master", where, "--wait", "20"]
         self.worker = self.machines.start("worker", "worker", *worker, elsewhere=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from controller.analyse.checks import REASONS
+from loadproof.analyse.checks import REASONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -40,7 +40,7 @@ def test_one_python_object_a_request_is_a_leak() -> None:
 def test_each_kind_of_request_comes_to_what_it_may(tmp_path: Path) -> None:
     file, answers = soak.configured(tmp_path)
     grpc_port, rest_port = free_ports(2)
-    command = [sys.executable, "-m", "server.main", "--config_path", str(file), "--metrics_enable"]
+    command = [sys.executable, "-m", "loadproof_server.main", "--config_path", str(file), "--metrics_enable"]
     command += ["--port", str(grpc_port), "--rest_port", str(rest_port)]
     with parties.started(command, ROOT, (grpc_port, rest_port)) as process:
         watch = soak.Watch(process)

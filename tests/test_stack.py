@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loadproof import environment, models
+from loadproof.launch import http
 
-from controller import environment, models
-from controller.launch import http
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-c", "from controller.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from loadproof.cli import main; main()"]
 SHORT = ["--set", "measure.warmup_s=0.5", "--set", "measure.drain_s=2"]
 
 

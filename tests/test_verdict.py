@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import psutil
 import pytest
+from loadproof.analyse.checks import REASONS
 
-from controller.analyse.checks import REASONS
 from tests.ports import free_ports
 from tests.server.small_models import Server, scale_model, wait_ready
 from tests.truth.house import FLOATS, ID_HEADER, MODEL
@@ -30,7 +30,7 @@ Act = Callable[[TruthServer, "subprocess.Popen[str]"], object]
 OPEN: Final = {"arrivals": "constant", "rate_rps": 80.0, "clients": 4}
 AT_ONCE: Final = 2
 HOGS: Final = 4
-WORKER: Final = "clients.load.worker"
+WORKER: Final = "loadproof_clients.load.worker"
 
 
 def until_measuring(process: subprocess.Popen[str]) -> None:
@@ -183,7 +183,7 @@ def ask(address: str, name: str) -> None:
 
 # What the load's processes run at their start: a clock of their own that is set when there is a file.
 CLOCK: Final = """import os, sys, time
-if "clients.load.worker" in sys.orig_argv:
+if "loadproof_clients.load.worker" in sys.orig_argv:
     now_ns = time.time_ns
     time.time_ns = lambda: now_ns() + 250_000_000 * os.path.exists({flag!r})
 """
@@ -201,7 +201,7 @@ def loadproof_server(log: Path) -> Iterator[TruthServer]:
     scale_model(log.with_name(MODEL), 2.0)
     configure(log.with_name("config.json"), streams=1)
     grpc_port, rest_port = free_ports(2)
-    command = [sys.executable, "-m", "server.main", "--config_path", str(log.with_name("config.json"))]
+    command = [sys.executable, "-m", "loadproof_server.main", "--config_path", str(log.with_name("config.json"))]
     command += ["--port", str(grpc_port), "--rest_port", str(rest_port)]
     with log.open("w") as file, subprocess.Popen(command, stderr=file, text=True) as process:
         try:

@@ -22,7 +22,7 @@ import pytest
 from tests.dashboard import ANNOTATIONS, DASHBOARD, PANELS, TARGETS, VARIABLES, Result, answers, ask, expressions
 
 ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-c", "from controller.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from loadproof.cli import main; main()"]
 
 
 @dataclass
@@ -187,8 +187,8 @@ def test_panels_do_not_cover_each_other() -> None:
 
 
 def test_without_prometheus_there_is_one_line_with_the_cure(tmp_path: Path) -> None:
-    program = "from controller import environment; environment.prometheus_program = lambda: None\n"
-    program += "from controller.cli import main; main()"
+    program = "from loadproof import environment; environment.prometheus_program = lambda: None\n"
+    program += "from loadproof.cli import main; main()"
     command = [sys.executable, "-c", program, "run", "plans/quick.toml", "--watch", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1

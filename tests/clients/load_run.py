@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import proto
+from loadproof_clients.records import RECORD, request_id
 from tritonclient.grpc import service_pb2
-
-from clients.records import RECORD, request_id
 
 ROOT = Path(__file__).parent.parent.parent
 PAYLOADS = 5
@@ -63,7 +62,7 @@ class Run:
         payloads, references = parcels(self.place, floats)
         arguments = ["--spec", str(self.place / "spec.json"), "--payloads", str(payloads), "--out", str(self.out)]
         arguments += ["--answers", str(references)] if answers else []
-        self.start("master", ["-m", "clients.load.master", *arguments, *extra])
+        self.start("master", ["-m", "loadproof_clients.load.master", *arguments, *extra])
         return self
 
     def begin(
@@ -72,7 +71,7 @@ class Run:
         answers: bool = True,
         floats: int = 16,
         workers: int = 1,
-        program: str = "clients.load.worker",
+        program: str = "loadproof_clients.load.worker",
     ) -> Run:
         self.master(*extra, answers=answers, floats=floats)
         port = self.until("listening")["port"]

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from clients.answers import Tensor
-from clients.load.dispatcher import BACKLOG_MAX, Dispatcher
-from clients.load.session import Session
-from clients.records import OK
-from clients.spec import Load, LoadSpec, Measure
-from clients.spool import Spool
+from loadproof_clients.answers import Tensor
+from loadproof_clients.load.dispatcher import BACKLOG_MAX, Dispatcher
+from loadproof_clients.load.session import Session
+from loadproof_clients.records import OK
+from loadproof_clients.spec import Load, LoadSpec, Measure
+from loadproof_clients.spool import Spool
 
 
 class Prompt:

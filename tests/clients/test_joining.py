@@ -17,7 +17,7 @@ import pytest
 from tests.clients.load_run import ROOT, Run
 from tests.ports import free_ports
 
-COMMAND = [sys.executable, "-c", "from controller.cli import main; main()", "worker"]
+COMMAND = [sys.executable, "-c", "from loadproof.cli import main; main()", "worker"]
 SHORT = {"warmup_s": 0, "duration_s": 1}
 OWN = importlib.metadata.version("loadproof")
 Join = Callable[..., subprocess.Popen[str]]

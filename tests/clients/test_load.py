@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import proto
+from loadproof_clients.records import CONNECTION, GRPC_CODES, PHASES, TIMEOUT, UNREADABLE
 from tritonclient.grpc import service_pb2
 
-from clients.records import CONNECTION, GRPC_CODES, PHASES, TIMEOUT, UNREADABLE
 from tests.clients.load_run import PAYLOADS, ROOT, WAYS, Run
 from tests.ports import free_ports
 
@@ -270,7 +270,7 @@ def test_the_web_ui_shows_the_run_and_changes_nothing(new_run: Callable[..., Run
 
 ENCODING = """
 import sys
-from clients.load import messages, triton_grpc, triton_rest
+from loadproof_clients.load import messages, triton_grpc, triton_rest
 [request] = messages.requests_in(open(sys.argv[1], "rb").read())
 for encoded in (triton_grpc.encode(request), triton_rest.encode_rest(request)):
     for sent, tensor, raw in zip(encoded, request.inputs, request.raw_input_contents, strict=True):

@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-from tritonclient.grpc import service_pb2
-
-from clients.null_server import answers
-from clients.null_server.grpc_side import (
+from loadproof_clients.null_server import answers
+from loadproof_clients.null_server.grpc_side import (
     ACK,
     DATA,
     END_STREAM,
@@ -30,6 +28,8 @@ from clients.null_server.grpc_side import (
     frame,
     is_inference,
 )
+from tritonclient.grpc import service_pb2
+
 from tests.clients.load_run import ROOT
 
 Ports = dict[str, int]
@@ -37,7 +37,7 @@ Ports = dict[str, int]
 
 @pytest.fixture(scope="module")
 def ports() -> Iterator[Ports]:
-    command = [sys.executable, "-m", "clients.null_server"]
+    command = [sys.executable, "-m", "loadproof_clients.null_server"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())
@@ -58,7 +58,7 @@ def test_tritonclient_gets_a_whole_answer(ports: Ports, protocol: str, triton: A
 
 @pytest.mark.parametrize(("protocol", "triton"), [("grpc", triton_grpc), ("rest", triton_http)])
 def test_a_server_that_sleeps_gives_the_same_answer_later(protocol: str, triton: Any) -> None:
-    command = [sys.executable, "-m", "clients.null_server", "--delay-ms", "60"]
+    command = [sys.executable, "-m", "loadproof_clients.null_server", "--delay-ms", "60"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         client = triton.InferenceServerClient(f"127.0.0.1:{json.loads(process.stdout.readline())[protocol]}")

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import pytest
+from loadproof_clients.payloads import read_messages
+from loadproof_clients.records import RECORD, status_name
+from loadproof_clients.spec import Load, LoadSpec, Measure
 from onnx import TensorProto, helper
 from tritonclient.grpc import service_pb2
 
-from clients.payloads import read_messages
-from clients.records import RECORD, status_name
-from clients.spec import Load, LoadSpec, Measure
 from tests.ports import free_ports
 
 SIZED = {"a": [1, 3], "b": [1, 3]}
@@ -43,7 +43,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("model")
     save_sum(place / "sum.onnx")
     grpc_port, rest_port = free_ports(2)
-    command = [sys.executable, "-m", "server.main", "--model_name", "sum", "--model_path", str(place / "sum.onnx")]
+    command = [
+        sys.executable,
+        "-m",
+        "loadproof_server.main",
+        "--model_name",
+        "sum",
+        "--model_path",
+        str(place / "sum.onnx"),
+    ]
     command += ["--port", str(grpc_port), "--rest_port", str(rest_port)]
     with (place / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
@@ -70,7 +78,7 @@ def prepare(
 ) -> subprocess.CompletedProcess[str]:
     spec = LoadSpec(run="r1", url=url, model=model, load=Load(payloads=4, **load), measure=Measure())
     (tmp_path / "spec.json").write_text(spec.model_dump_json())
-    command = [sys.executable, "-m", "clients.prepare", "--spec", str(tmp_path / "spec.json")]
+    command = [sys.executable, "-m", "loadproof_clients.prepare", "--spec", str(tmp_path / "spec.json")]
     command += ["--payloads", str(tmp_path / "p.bin")]
     if answers:
         command += ["--answers", str(tmp_path / "a.bin"), "--records", str(tmp_path / "r.rec")]

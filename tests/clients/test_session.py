@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from clients.answers import Tensor
-from clients.load.session import Session
-from clients.load.transports import Failure
-from clients.records import OK, RECORD, UNREADABLE
-from clients.spec import Load, LoadSpec, Measure
-from clients.spool import Spool
+from loadproof_clients.answers import Tensor
+from loadproof_clients.load.session import Session
+from loadproof_clients.load.transports import Failure
+from loadproof_clients.records import OK, RECORD, UNREADABLE
+from loadproof_clients.spec import Load, LoadSpec, Measure
+from loadproof_clients.spool import Spool
 
 RIGHT, WRONG = b"\x01\x02", b"\x01\x03"
 

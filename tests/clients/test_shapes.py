@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from clients.shapes import Input, resolve
-from clients.spec import Load
+from loadproof_clients.shapes import Input, resolve
+from loadproof_clients.spec import Load
 
 IMAGE = Input("x", "FP32", (-1, 3, -1, -1))
 FIXED = Input("x", "FP32", (4, 8))

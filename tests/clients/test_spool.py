@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from clients import spool
-from clients.records import RECORD
-from clients.spool import Receiver, Spool
+from loadproof_clients import spool
+from loadproof_clients.records import RECORD
+from loadproof_clients.spool import Receiver, Spool
 
 
 @pytest.fixture

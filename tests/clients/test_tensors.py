@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from loadproof_clients.shapes import Input, PayloadError
+from loadproof_clients.tensors import dtype_of, image_layout, item_bytes, pixel_tensor, random_tensor, range_mistakes
 from tritonclient.utils import triton_to_np_dtype
-
-from clients.shapes import Input, PayloadError
-from clients.tensors import dtype_of, image_layout, item_bytes, pixel_tensor, random_tensor, range_mistakes
 
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
 SIGNED = ("INT8", "INT16", "INT32", "INT64")

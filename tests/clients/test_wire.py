@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from loadproof_clients.answers import Tensor
+from loadproof_clients.load.transports import Failure
+from loadproof_clients.load.wire import frames, grpc, rest
+from loadproof_clients.load.wire.connection import Answer
+from loadproof_clients.records import GRPC_CODES, OK, UNREADABLE
 from tritonclient.grpc import service_pb2
 
-from clients.answers import Tensor
-from clients.load.transports import Failure
-from clients.load.wire import frames, grpc, rest
-from clients.load.wire.connection import Answer
-from clients.records import GRPC_CODES, OK, UNREADABLE
 from tests.clients.wire_peer import spec
 
 RAW = np.arange(4, dtype=np.float32).tobytes()

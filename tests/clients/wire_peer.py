@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gevent
-
-from clients.load.wire import frames
-from clients.load.wire.client import Message, WireClient
-from clients.load.wire.grpc import GrpcWire, head
-from clients.load.wire.rest import RestWire
-from clients.spec import Load, LoadSpec, Measure
+from loadproof_clients.load.wire import frames
+from loadproof_clients.load.wire.client import Message, WireClient
+from loadproof_clients.load.wire.grpc import GrpcWire, head
+from loadproof_clients.load.wire.rest import RestWire
+from loadproof_clients.spec import Load, LoadSpec, Measure
 
 Script = Callable[[Any], None]
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from loadproof import rundir
+from loadproof_clients.records import CONNECTION, PHASES, RECORD
 from numpy.typing import NDArray
-
-from clients.records import CONNECTION, PHASES, RECORD
-from controller import rundir
 
 T0_US = 1_790_000_000_000_000
 REFERENCE, AUDIT, WARMUP, MEASURE, DRAIN = (

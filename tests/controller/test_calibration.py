@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loadproof import analyse, calibration, doctor, rundir
+from loadproof.calibration import store, terminal
 from rich.console import Console
-
-from controller import analyse, calibration, doctor, rundir
-from controller.calibration import store, terminal
 
 ROOT = Path(__file__).parent.parent.parent
 WAY = {
@@ -134,7 +133,7 @@ def measure(place: Path) -> dict[str, Any]:
             measure = {{warmup_s = 0.5, duration_s = 2, drain_s = 1}}
             sweep = {{"load.clients" = [1, 64]}}
         """)
-        program = [sys.executable, "-c", "from controller.cli import main; main()"]
+        program = [sys.executable, "-c", "from loadproof.cli import main; main()"]
         command = [*program, "run", str(place / "plan.toml"), "--out", str(place / "out")]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

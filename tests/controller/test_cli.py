@@ -11,16 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from loadproof import doctor
 from rich.console import Console
 
-from controller import doctor
 from tests.controller.compare import campaigns
 
 ROOT = Path(__file__).parents[2]
 
 
 def loadproof(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from controller.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from loadproof.cli import main; main()", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -79,7 +79,7 @@ def test_a_closed_terminal_saves_what_there_is(tmp_path: Path) -> None:
         'name = "nowhere"\nload.protocol = "rest"\n'
         '[server]\nmodel = "m"\nlaunch = "external"\nrest_address = "127.0.0.1:1"\n'
     )
-    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); from controller.cli import main; main()"
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); from loadproof.cli import main; main()"
     command = [sys.executable, "-c", program, "run", str(tmp_path / "nowhere.toml"), "--out", str(tmp_path / "out")]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

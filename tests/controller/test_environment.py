@@ -8,8 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from controller import environment
+from loadproof import environment
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from controller import hardware
+from loadproof import hardware
 
 CPUS = "sys/devices/system/cpu"
 

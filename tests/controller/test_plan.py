@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from clients.spec import Load, LoadSpec
-from controller.errors import Exit, PlanError
-from controller.plan import Plan, Run, read, resolve
+from loadproof.errors import Exit, PlanError
+from loadproof.plan import Plan, Run, read, resolve
+from loadproof_clients.spec import Load, LoadSpec
 
 PLANS = sorted((Path(__file__).parents[2] / "plans").glob("*.toml"))
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
+from loadproof.progress import View
+from loadproof_clients.spec import Measure
 from rich.console import Console
-
-from clients.spec import Measure
-from controller.progress import View
 
 EVENT = {"phase": "measure", "elapsed_s": 1.0, "sent": 10, "failed": 1, "wrong": 0, "throughput_rps": 5.0}
 

@@ -60,7 +60,15 @@ def serve(models: dict[str, Path]) -> Iterator[Serve]:
 
     def start(model: str, *flags: str) -> Server:
         grpc_port, rest_port = free_ports(2)
-        command = [sys.executable, "-m", "server.main", "--model_name", model, "--model_path", str(models[model])]
+        command = [
+            sys.executable,
+            "-m",
+            "loadproof_server.main",
+            "--model_name",
+            model,
+            "--model_path",
+            str(models[model]),
+        ]
         command += ["--port", str(grpc_port), "--rest_port", str(rest_port), "--metrics_enable", *flags]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         servers.append(Server(process, grpc_port, rest_port))

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from server import config
-from server.config import Configuration, ModelSettings
-from server.errors import UsageError
-from server.preparation import Preparation
-from server.repository import VersionPolicy
+from loadproof_server import config
+from loadproof_server.config import Configuration, ModelSettings
+from loadproof_server.errors import UsageError
+from loadproof_server.preparation import Preparation
+from loadproof_server.repository import VersionPolicy
 
 
 def write(tmp_path: Path, content: Any) -> Path:

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+from loadproof_server import tensors
+from loadproof_server.engine import Answer, Engine
+from loadproof_server.engine.compiling import with_defaults
+from loadproof_server.errors import InvalidRequest, ServingError, StartError
+from loadproof_server.messages import InputTensor
+from loadproof_server.metrics import ModelMetrics
+from loadproof_server.plane import ServedModel
 from openvino import opset13 as op
 
-from server import tensors
-from server.engine import Answer, Engine
-from server.engine.compiling import with_defaults
-from server.errors import InvalidRequest, ServingError, StartError
-from server.messages import InputTensor
-from server.metrics import ModelMetrics
-from server.plane import ServedModel
 from tests.server.small_models import KINDS, parameter, save
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import hpack
 import pytest
+from loadproof_server import http2
+from loadproof_server.grpc_connection import GrpcConnection
+from loadproof_server.house import House, Listener
 
-from server import http2
-from server.grpc_connection import GrpcConnection
-from server.house import House, Listener
 from tests.server.small_models import listening
 from tests.server.test_bounds import run
 from tests.server.test_grpc_connection import ENDED, GREETING
@@ -283,7 +283,7 @@ def test_a_server_that_stops_answers_what_is_open_and_refuses_the_rest() -> None
 
 
 def test_a_server_that_stops_waits_for_a_slow_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.grpc_connection._LINGER_S", 0.1)
+    monkeypatch.setattr("loadproof_server.grpc_connection._LINGER_S", 0.1)
 
     async def test() -> None:
         async with serving() as (port, application, server, _):

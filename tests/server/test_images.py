@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loadproof_server import images
+from loadproof_server.engine import TensorSpec
+from loadproof_server.errors import InvalidRequest
+from loadproof_server.preparation import Dimension
 from PIL import Image
-
-from server import images
-from server.engine import TensorSpec
-from server.errors import InvalidRequest
-from server.preparation import Dimension
 
 RGB = np.random.default_rng(1).integers(0, 256, (6, 9, 3), np.uint8)
 

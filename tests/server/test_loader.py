@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loadproof_server import tensors
+from loadproof_server.config import Configuration, ModelSettings
+from loadproof_server.errors import NotFound, ReloadFailed, StartError
+from loadproof_server.loader import Loader
+from loadproof_server.messages import InputTensor
+from loadproof_server.metrics import Metrics
+from loadproof_server.plane import Plane
+from loadproof_server.repository import ALL_VERSIONS, VersionPolicy
 
-from server import tensors
-from server.config import Configuration, ModelSettings
-from server.errors import NotFound, ReloadFailed, StartError
-from server.loader import Loader
-from server.messages import InputTensor
-from server.metrics import Metrics
-from server.plane import Plane
-from server.repository import ALL_VERSIONS, VersionPolicy
 from tests.server.small_models import scale_model
 
 

@@ -11,18 +11,18 @@ from typing import Any
 
 import grpc
 import pytest
+from loadproof_server.errors import StartError
+from loadproof_server.ports import listen
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from server.errors import StartError
-from server.ports import listen
 from tests.ports import free_ports
 from tests.server.small_models import Serve, wait_until
 
 
 def run(*flags: str) -> tuple[int, str]:
     """Exit code and standard error of a server that does not start."""
-    command = [sys.executable, "-m", "server.main", *flags]
+    command = [sys.executable, "-m", "loadproof_server.main", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stderr
 
@@ -91,7 +91,7 @@ def test_a_signal_lets_the_requests_in_flight_be_answered_and_exits_0(serve: Ser
 
 def test_one_protocol_alone_is_served(models: dict[str, Path]) -> None:
     port = free_ports(1)[0]
-    command = [sys.executable, "-m", "server.main", *flags(models["free"], port=port)]
+    command = [sys.executable, "-m", "loadproof_server.main", *flags(models["free"], port=port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         loaded, serving = process.stderr.readline(), process.stderr.readline()

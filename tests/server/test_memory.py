@@ -69,7 +69,7 @@ def test_a_large_request_takes_a_bounded_number_of_copies(
 
 COUNT_FAULTS = """
 import resource
-from server import memory
+from loadproof_server import memory
 memory.keep()
 def request():
     b"".join([bytes(16384 + n) for n in range(37)])  # pieces, and the whole of them

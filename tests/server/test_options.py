@@ -3,12 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from server import options
-from server.config import Configuration, ModelSettings
-from server.errors import UsageError
-from server.preparation import Preparation
-from server.repository import ALL_VERSIONS
+from loadproof_server import options
+from loadproof_server.config import Configuration, ModelSettings
+from loadproof_server.errors import UsageError
+from loadproof_server.preparation import Preparation
+from loadproof_server.repository import ALL_VERSIONS
 
 GOOD = ["--model_name", "m", "--model_path", "models/m", "--port", "9000", "--rest_port", "8000"]
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from server.preparation import READERS, guess_layout
+from loadproof_server.preparation import READERS, guess_layout
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.server.small_models import Serve
 
 
 def run(model: Path, requests: Path, answers: Path, *flags: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "server.reference", "--model_path", str(model), *flags]
+    command = [sys.executable, "-m", "loadproof_server.reference", "--model_path", str(model), *flags]
     command += ["--requests", str(requests), "--answers", str(answers)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stderr

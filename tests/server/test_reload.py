@@ -44,7 +44,7 @@ class Configured:
         self.path = directory / "config.json"
         self.write(**models)
         grpc_port, rest_port = free_ports(2)
-        command = [sys.executable, "-m", "server.main", "--config_path", str(self.path), *flags]
+        command = [sys.executable, "-m", "loadproof_server.main", "--config_path", str(self.path), *flags]
         command += ["--port", str(grpc_port), "--rest_port", str(rest_port)]
         self.log = directory / "log"
         with self.log.open("w") as log:
@@ -275,7 +275,7 @@ def test_a_signal_during_a_reload_drains_and_exits_0(repository: Path, tmp_path:
 
 def start(path: Path, *flags: str) -> tuple[int, str]:
     """Exit code and last line of a server that does not start."""
-    command = [sys.executable, "-m", "server.main", "--config_path", str(path), *flags]
+    command = [sys.executable, "-m", "loadproof_server.main", "--config_path", str(path), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stderr.splitlines()[-1]
 
@@ -295,7 +295,15 @@ def test_a_server_does_not_start_on_a_broken_configuration_or_model(tmp_path: Pa
 
 def test_a_single_model_has_its_status_too(repository: Path, tmp_path: Path) -> None:
     grpc_port, rest_port = free_ports(2)
-    command = [sys.executable, "-m", "server.main", "--model_name", "m", "--model_path", str(repository / "one")]
+    command = [
+        sys.executable,
+        "-m",
+        "loadproof_server.main",
+        "--model_name",
+        "m",
+        "--model_path",
+        str(repository / "one"),
+    ]
     log = tmp_path / "log"
     with log.open("w") as errors:
         flags = ["--port", str(grpc_port), "--rest_port", str(rest_port)]

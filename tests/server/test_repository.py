@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from server import repository
-from server.errors import StartError
-from server.repository import ALL_VERSIONS, ModelFile, VersionPolicy
+from loadproof_server import repository
+from loadproof_server.errors import StartError
+from loadproof_server.repository import ALL_VERSIONS, ModelFile, VersionPolicy
 
 
 def put(path: Path) -> Path:

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from server.config import Configuration, ModelSettings
-from server.house import Limits
-from server.share import Share
+from loadproof_server.config import Configuration, ModelSettings
+from loadproof_server.house import Limits
+from loadproof_server.share import Share
 
 
 def shares(workers: int) -> list[Share]:
@@ -41,7 +40,7 @@ def test_neighbours_and_both_threads_of_a_core_are_one_workers(monkeypatch: pyte
         directory.mkdir()
         (directory / "physical_package_id").write_text(f"{cpu % 2}\n")
         (directory / "core_id").write_text(f"{cpu // 2 % 2}\n")
-    monkeypatch.setattr("server.share._TOPOLOGY", f"{tmp_path}/{{}}/{{}}")
+    monkeypatch.setattr("loadproof_server.share._TOPOLOGY", f"{tmp_path}/{{}}/{{}}")
     assert [share.cpus(range(8)) for share in shares(4)] == [[0, 4], [2, 6], [1, 5], [3, 7]]
 
 

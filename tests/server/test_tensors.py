@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from server import tensors
-from server.errors import InvalidRequest
+from loadproof_server import tensors
+from loadproof_server.errors import InvalidRequest
 
 NUMERIC = [name for name in tensors.DATATYPES if name != "BYTES"]
 WITH_JSON = [name for name in NUMERIC if not tensors.raw_only(name)]

@@ -19,12 +19,12 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from loadproof_server.errors import StartError
+from loadproof_server.ports import listen, listen_together, new_socket
+from loadproof_server.supervisor import Post
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from server.errors import StartError
-from server.ports import listen, listen_together, new_socket
-from server.supervisor import Post
 from tests.ports import free_ports
 from tests.server.small_models import Serve, scale_model, wait_until
 from tests.server.test_main import slow_request
@@ -62,8 +62,8 @@ def workers(process: Any) -> list[psutil.Process]:
     for child in psutil.Process(process.pid).children():
         with suppress(psutil.NoSuchProcess):
             command = child.cmdline()
-            if "server.worker" in command:
-                found[Post.of(command[command.index("server.worker") + 1]).number] = child
+            if "loadproof_server.worker" in command:
+                found[Post.of(command[command.index("loadproof_server.worker") + 1]).number] = child
     return [found[number] for number in sorted(found)]
 
 
@@ -167,7 +167,15 @@ def start(repository: Path) -> Iterator[Start]:
 
     def begin(log: Path, *flags: str) -> tuple[subprocess.Popen[str], list[int]]:
         ports = free_ports(2)
-        command = [sys.executable, "-m", "server.main", "--model_name", "m", "--model_path", str(repository / "one")]
+        command = [
+            sys.executable,
+            "-m",
+            "loadproof_server.main",
+            "--model_name",
+            "m",
+            "--model_path",
+            str(repository / "one"),
+        ]
         command += ["--port", str(ports[0]), "--rest_port", str(ports[1]), *flags]
         with log.open("w") as sink:
             started.append(subprocess.Popen(command, stderr=sink, text=True))
@@ -244,7 +252,7 @@ def test_a_signal_while_models_load_ends_the_server_too(start: Start, tmp_path: 
 
 def outcome(*flags: str) -> tuple[int, list[str]]:
     """Exit code and the lines that are no log, of a server that does not start."""
-    command = [sys.executable, "-m", "server.main", *flags]
+    command = [sys.executable, "-m", "loadproof_server.main", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("loadproof-server: ")]
 

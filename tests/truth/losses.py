@@ -21,9 +21,9 @@ NO_NAME: Final = ("unaccounted", "not in the log", "not ours")
 # Names that need a death; nobody else's loss may hide behind them. The load ends with the balancer; what a dead worker
 # had still to send, nobody sends.
 DEATHS: Final = {
-    "lost with a worker": ("clients.load.worker",),
+    "lost with a worker": ("loadproof_clients.load.worker",),
     "lost with the balancer": ("haproxy",),
-    "not sent: the run ended early": ("clients.load.worker", "haproxy"),
+    "not sent: the run ended early": ("loadproof_clients.load.worker", "haproxy"),
 }
 # The client's own word, or HAProxy's for a client that left.
 TIMED_OUT: Final = ("failed: timeout", "cut: C")
@@ -48,7 +48,7 @@ LOSSES: Final = (
     Loss("timeouts", ("--share", "0.05", "--lies", "stall", "--stall-s", "30"), (("timeout_s", 0.5),), names=TIMED_OUT),
     Loss("server killed", victim="server"),
     Loss("balancer killed", victim="haproxy"),
-    Loss("worker killed", victim="clients.load.worker"),
+    Loss("worker killed", victim="loadproof_clients.load.worker"),
 )
 
 

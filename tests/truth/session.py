@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from loadproof.launch import balancer
+from loadproof.launch.server import Target
 
 from benchmarks.h2load import message
-from controller.launch import balancer
-from controller.launch.server import Target
 from tests.truth.house import FLOATS, ID_HEADER, MODEL
 
 ROOT = Path(__file__).parent.parent.parent
-LOADPROOF = [sys.executable, "-c", "from controller.cli import main; main()"]
+LOADPROOF = [sys.executable, "-c", "from loadproof.cli import main; main()"]
 FLOOR_ID = "h2load.1.0.m"
 Floats = npt.NDArray[np.float64]
 

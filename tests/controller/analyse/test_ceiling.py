@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from controller import analyse
-from controller.report import display
+from loadproof import analyse
+from loadproof.report import display
+
 from tests.controller import synthetic
 from tests.controller.synthetic import Made
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-
-from controller import rundir
-from controller.analyse.container import usage
-from controller.analyse.notes import notes
-from controller.analyse.population import Window
+from loadproof import rundir
+from loadproof.analyse.container import usage
+from loadproof.analyse.notes import notes
+from loadproof.analyse.population import Window
 
 FACTS: dict[str, Any] = {"server": {"container": {"image": "i", "image_id": "sha256:0", "engine": {}, "removed": True}}}
 WINDOW = Window.of(2, 4)

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from controller import rundir
-from controller.analyse import energy
-from controller.analyse.population import Window
+from loadproof import rundir
+from loadproof.analyse import energy
+from loadproof.analyse.population import Window
 
 WINDOW = Window.of(2, 10)
 LIMIT_UJ = 262_143_328_850.0  # of a Xeon's package

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-
-from controller import rundir
-from controller.analyse.scrapes import Edges, Scrapes
+from loadproof import rundir
+from loadproof.analyse.scrapes import Edges, Scrapes
 
 A, B = '{"method": "ModelInfer", "version": "1"}', '{"method": "ModelInfer", "version": "2"}'
 OTHER = '{"method": "ModelReady", "version": "1"}'

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from controller import rundir
-from controller.analyse import served
+from loadproof import rundir
+from loadproof.analyse import served
 
 NOTHING = rundir.SAMPLES.empty_table()
 X = {"name": "x", "datatype": "FP32", "shape": [-1, 8]}

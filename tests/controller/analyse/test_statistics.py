@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loadproof.analyse import statistics
 from scipy.signal import lfilter
 from scipy.stats import beta, binom
-
-from controller.analyse import statistics
 
 PERCENTILES = sorted(statistics.MINIMUM)
 

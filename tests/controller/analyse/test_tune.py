@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from controller import analyse
-from controller.analyse import tune
-from controller.plan import Plan
-from controller.sections import Tune
+from loadproof import analyse
+from loadproof.analyse import tune
+from loadproof.plan import Plan
+from loadproof.sections import Tune
 
 Measured = tuple[float, float]  # inferences a second, the bound of p95 in ms
 Landscape = Callable[[dict[str, Any]], Measured]

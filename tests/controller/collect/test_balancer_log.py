@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from controller.collect import balancer_log
-from controller.collect.balancer_log import Tally, parse, pieces, read
-from controller.rundir import BALANCER
+from loadproof.collect import balancer_log
+from loadproof.collect.balancer_log import Tally, parse, pieces, read
+from loadproof.rundir import BALANCER
 
 GOOD = b"1795334949984272 1795334950035409 1795334950035500 200 -- 0 0 server r001.1.17.m"
 NO_ANSWER = b"1795334950044192 - 1795334950146035 -1 CD 0 0 server r001.2.5.m"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from controller.collect.container_usage import ContainerUsage, read
-from controller.rundir import SAMPLES
+from loadproof.collect.container_usage import ContainerUsage, read
+from loadproof.rundir import SAMPLES
 
 T0_NS = 50_000_000_000
 

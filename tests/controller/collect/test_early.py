@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from clients.records import RECORD, TIMEOUT
-from controller.analyse import search
-from controller.collect.early import MEASURE, Failing
-from controller.plan import Run
+from loadproof.analyse import search
+from loadproof.collect.early import MEASURE, Failing
+from loadproof.plan import Run
+from loadproof_clients.records import RECORD, TIMEOUT
 
 
 def run(**more: Any) -> Run:

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from controller.collect.log_collector import FRAME_BYTES_MAX, Frames
+from loadproof.collect.log_collector import FRAME_BYTES_MAX, Frames
 
 
 def frame(message: bytes) -> bytes:
@@ -21,7 +20,7 @@ def frame(message: bytes) -> bytes:
 
 
 def launch(out: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "controller.collect.log_collector", "--out", str(out), *arguments]
+    command = [sys.executable, "-m", "loadproof.collect.log_collector", "--out", str(out), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -11,12 +11,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pytest
-
-from controller import rundir
-from controller.analyse import machine as analysis
-from controller.analyse.checks import REASONS
-from controller.analyse.population import Window
-from controller.collect.machine import CONTROLLER, Machine
+from loadproof import rundir
+from loadproof.analyse import machine as analysis
+from loadproof.analyse.checks import REASONS
+from loadproof.analyse.population import Window
+from loadproof.collect.machine import CONTROLLER, Machine
 
 HZ: Final = os.sysconf("SC_CLK_TCK")
 SELF: Final = os.getpid()  # the controller, in the recorded tree as well

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-
-from controller.collect.power import PowerMeter
-from controller.launch import prometheus
-from controller.sections import Power
+from loadproof.collect.power import PowerMeter
+from loadproof.launch import prometheus
+from loadproof.sections import Power
 
 RECORDED = {  # of a machine with two packages; cores are a part of package-0, psys of the whole platform
     "intel-rapl:0": ("package-0", "262143328850", "185263476219"),

@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-
-from controller.collect import scrape
-from controller.collect.scrape import Scraper, read_metrics
-from controller.rundir import SAMPLES
+from loadproof.collect import scrape
+from loadproof.collect.scrape import Scraper, read_metrics
+from loadproof.rundir import SAMPLES
 
 OVMS = """\
 # HELP ovms_requests_success Number of successful requests.

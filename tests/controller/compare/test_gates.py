@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-
-from controller.compare import gates
-from controller.compare.comparison import METRICS, Change, Comparison, Pair
-from controller.compare.gates import Gate
-from controller.compare.intervals import Interval
-from controller.compare.sides import Side
-from controller.errors import UsageError
+from loadproof.compare import gates
+from loadproof.compare.comparison import METRICS, Change, Comparison, Pair
+from loadproof.compare.gates import Gate
+from loadproof.compare.intervals import Interval
+from loadproof.compare.sides import Side
+from loadproof.errors import UsageError
 
 
 def made(metric: str, ratio: Interval | None, runs: int = 5) -> Comparison:

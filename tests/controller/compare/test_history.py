@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loadproof.compare import history
+from loadproof.compare.history import Point, Series
+from loadproof.errors import UsageError
 from rich.console import Console
 
-from controller.compare import history
-from controller.compare.history import Point, Series
-from controller.errors import UsageError
 from tests.controller import synthetic
 from tests.controller.compare import campaigns
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loadproof.analyse import statistics
+from loadproof.compare import intervals
+from loadproof.compare.comparison import Change
+from loadproof.compare.intervals import Blocks, Interval
 from scipy.signal import lfilter
 from scipy.stats import ttest_ind
-
-from controller.analyse import statistics
-from controller.compare import intervals
-from controller.compare.comparison import Change
-from controller.compare.intervals import Blocks, Interval
 
 METRICS = ("throughput_rps", "mean_ms", "p50_ms", "p99_ms")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from controller.errors import LoadproofError
-from controller.launch import balancer
-from controller.launch.server import Target
+from loadproof.errors import LoadproofError
+from loadproof.launch import balancer
+from loadproof.launch.server import Target
 
 
 def test_an_old_haproxy_is_one_line_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from controller.launch import ceiling
-from controller.models import Model
-from controller.plan import Run
+from loadproof.launch import ceiling
+from loadproof.models import Model
+from loadproof.plan import Run
 
 
 def model(directory: Path) -> Model:

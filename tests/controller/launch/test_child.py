@@ -11,9 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from controller.errors import LoadproofError
-from controller.launch.child import Child, free_ports
+from loadproof.errors import LoadproofError
+from loadproof.launch.child import Child, free_ports
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -80,7 +79,7 @@ def test_waiting_ends_with_the_cure_when_it_takes_too_long(tmp_path: Path) -> No
 def test_children_end_with_a_controller_that_was_killed(tmp_path: Path) -> None:
     up = "import time; print(flush=True); time.sleep(600)"  # it says so: the kernel knows whom to follow by then
     program = (
-        "import sys, time; from pathlib import Path; from controller.launch.child import Child\n"
+        "import sys, time; from pathlib import Path; from loadproof.launch.child import Child\n"
         f"c = Child('c', [sys.executable, '-c', {up!r}], Path({str(tmp_path / 'log')!r}), pipe=True)\n"
         "c.stdout.readline(); print(c.popen.pid, flush=True); time.sleep(600)"
     )

@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
-from controller.launch.container import LEASE_S, _frames, lease
+from loadproof.launch.container import LEASE_S, _frames, lease
 
 
 @contextlib.contextmanager

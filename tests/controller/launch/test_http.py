@@ -8,8 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-
-from controller.launch import http as launch_http
+from loadproof.launch import http as launch_http
 
 
 class Page(http.server.BaseHTTPRequestHandler):

@@ -9,10 +9,9 @@ from typing import Any
 
 import docker
 import pytest
-
-from controller.launch import isolation
-from controller.models import Model
-from controller.plan import Server
+from loadproof.launch import isolation
+from loadproof.models import Model
+from loadproof.plan import Server
 
 
 def server(**keys: Any) -> Server:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from controller.launch import listeners
+from loadproof.launch import listeners
 
 LISTEN = """import socket, sys, time
 open("/proc/self/comm", "w").write(sys.argv[1])

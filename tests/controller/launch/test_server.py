@@ -6,12 +6,12 @@ from pathlib import Path
 
 import onnx
 import pytest
+from loadproof import models
+from loadproof.errors import LoadproofError
+from loadproof.launch import server
+from loadproof.plan import Server
 from onnx import TensorProto, helper
 
-from controller import models
-from controller.errors import LoadproofError
-from controller.launch import server
-from controller.plan import Server
 from tests.ports import free_ports
 
 

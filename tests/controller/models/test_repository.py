@@ -10,15 +10,14 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+from loadproof import models
+from loadproof.errors import LoadproofError
+from loadproof.models.catalogue import CATALOGUE, Entry, Wheel
+from loadproof.models.fetch import take
+from loadproof_clients import payloads
+from loadproof_clients.shapes import Input
+from loadproof_clients.spec import Load
 from onnx import TensorProto, helper, numpy_helper
-
-from clients import payloads
-from clients.shapes import Input
-from clients.spec import Load
-from controller import models
-from controller.errors import LoadproofError
-from controller.models.catalogue import CATALOGUE, Entry, Wheel
-from controller.models.fetch import take
 
 
 def save_onnx(path: Path, scale: float = 2, external: bool = False) -> Path:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
-
-from clients import payloads
-from clients.shapes import Input
-from clients.spec import Load
-from controller import models
-from controller.models import resnet50
+from loadproof import models
+from loadproof.models import resnet50
+from loadproof_clients import payloads
+from loadproof_clients.shapes import Input
+from loadproof_clients.spec import Load
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from controller.errors import LoadproofError
-from controller.models import store
+from loadproof.errors import LoadproofError
+from loadproof.models import store
 
 DETAILS = {"description": "two files", "source": {"built": "a test"}, "licence": "none"}
 
@@ -20,7 +19,7 @@ DETAILS = {"description": "two files", "source": {"built": "a test"}, "licence":
 INSTALLER = """
 import os, signal, sys, time
 from pathlib import Path
-from controller.models import store
+from loadproof.models import store
 
 place, build_s, kills = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from controller.report import display
+from loadproof.report import display
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""A gRPC client through tritonclient, with a channel and TCP connection of its own, under gevent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc.experimental.gevent
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
+from tritonclient.utils import InferenceServerException
+
+from loadproof_clients.answers import Tensor
+from loadproof_clients.load.kserve import arrays, read_response
+from loadproof_clients.load.transports import Answered, Done, Failure
+from loadproof_clients.records import CONNECTION, GRPC_CODES, ID_HEADER, OK, TIMEOUT, UNREADABLE
+from loadproof_clients.spec import LoadSpec
+
+grpc.experimental.gevent.init_gevent()  # has to happen before the first channel
+
+CHANNEL: Final = [
+    ("grpc.use_local_subchannel_pool", 1),  # else identical channels of one process share one connection
+    ("grpc.max_send_message_length", 2**30),
+    ("grpc.max_receive_message_length", 2**30),
+    ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would be one record and two balancer lines
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 10_000),  # what an attempt to connect is given, in fact
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+RESETS: Final = ("UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN")  # what gRPC makes of a connection or stream cut off
+
+
+def encode(request: Any) -> list[Any]:
+    """tritonclient's inputs of one payload; they hold the bytes to send and are shared by all clients."""
+    return [
+        InferInput(name, shape, datatype).set_data_from_numpy(array) for name, shape, datatype, array in arrays(request)
+    ]
+
+
+def _parse(message: bytes) -> Any:
+    """A broken answer is returned as its error: gRPC's future never tells of a deserialiser that raises."""
+    try:
+        return service_pb2.ModelInferResponse.FromString(message)
+    except DecodeError as error:
+        return error
+
+
+class GrpcTransport:
+    """One client (transports.Transport) over gRPC."""
+
+    def __init__(self, spec: LoadSpec, inputs: Sequence[list[Any]]) -> None:
+        self._inputs = inputs
+        self._model = spec.model
+        self._timeout_s = spec.load.timeout_s
+        self._client = InferenceServerClient(spec.url, channel_args=CHANNEL)
+        # tritonclient's own stub, but for how an answer is parsed: see _parse
+        self._client._client_stub.ModelInfer = self._client._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=_parse,
+        )
+        self._aborted = False
+
+    def connect(self, timeout_s: float) -> None:
+        try:
+            ready = self._client.is_server_ready(client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise self._failure(error) from None
+        if not ready:
+            raise Failure(GRPC_CODES["UNAVAILABLE"], "the server says that it is not ready")
+
+    def infer(self, payload: int, request_id: str) -> Answered:
+        sent_ns = time.monotonic_ns()
+        try:
+            result = self._client.infer(
+                self._model,
+                self._inputs[payload],
+                headers={ID_HEADER: request_id},
+                client_timeout=self._timeout_s,
+            )
+        except InferenceServerException as error:
+            raise self._failure(error, overdue=self._overdue((time.monotonic_ns() - sent_ns) / 1e9)) from None
+        return Answered(sent_ns, time.monotonic_ns(), result)
+
+    def start(self, payload: int, request_id: str, done: Done) -> None:
+        """The answer is stamped in the channel's own greenlet. A greenlet for each request would cost as much CPU and a
+        native thread of gevent's pool each, of which there are at most 1024.
+        """
+        sent_ns = time.monotonic_ns()
+
+        def ended(result: Any, error: Any) -> None:
+            received_ns = time.monotonic_ns()
+            status = OK
+            if error is not None:
+                status = self._failure(error, overdue=self._overdue((received_ns - sent_ns) / 1e9)).status
+            done(sent_ns, received_ns, status, result)
+
+        self._client.async_infer(
+            self._model,
+            self._inputs[payload],
+            ended,
+            headers={ID_HEADER: request_id},
+            client_timeout=self._timeout_s,
+        )
+
+    @property
+    def connections(self) -> int:
+        return 1
+
+    @property
+    def held(self) -> int:
+        return 0
+
+    def _overdue(self, waited_s: float) -> bool:
+        """The server knows the deadline too, and its word for it may be the first to arrive."""
+        return waited_s > 0.99 * self._timeout_s
+
+    def _failure(self, error: Any, *, overdue: bool = True) -> Failure:
+        """What came in the trailers keeps its name; what gRPC made up on this side gets ours (words of grpcio 1.85)."""
+        name = str(error.status()).removeprefix("StatusCode.")
+        local = "Stream removed (" in str(error.debug_details())
+        message = f"{name}: {error.message()}"
+        if self._aborted or (name == "DEADLINE_EXCEEDED" and (local or overdue)):
+            return Failure(TIMEOUT, message)
+        if name == "INTERNAL" and "deserializing response" in message:
+            return Failure(UNREADABLE, message)
+        if (local and name in RESETS) or (name == "UNAVAILABLE" and "failed to connect" in message):
+            return Failure(CONNECTION, message)
+        return Failure(GRPC_CODES.get(name, GRPC_CODES["UNKNOWN"]), message)
+
+    def content(self, result: Any) -> Any:
+        return None
+
+    def tensors(self, result: Any) -> list[Tensor]:
+        answer = result.get_response()
+        if isinstance(answer, DecodeError):
+            raise Failure(UNREADABLE, str(answer))
+        try:
+            return read_response(answer)
+        except ValueError as error:
+            raise Failure(UNREADABLE, str(error)) from None
+
+    def abort(self) -> None:
+        self._aborted = True
+        self._client.close()  # the call in flight ends CANCELLED
+
+    def close(self) -> None:
+        """Has to be called: a channel that is left to its destructor under gevent hangs the process at exit."""
+        self._client.close()

@@ -1,0 +1,184 @@
+"""HTTP/1.1 (RFC 9112) as a client needs it: one request at a time on a connection that is kept."""
+
+from __future__ import annotations
+
+import re
+import socket
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from loadproof_clients.load.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Exchange, Owner
+
+STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?")
+CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+NO_BODY: Final = (204, 304)
+
+
+class Head(NamedTuple):
+    """What the lines before a body say; `length` is None where the body ends with the connection."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    length: int | None
+    is_chunked: bool
+    is_kept: bool
+
+
+@lru_cache(256)  # a server says the same again and again, but for its date
+def read_head(block: bytes) -> Head:
+    """The status line and the header lines, without the empty line; raises Broken."""
+    first, *lines = block.split(b"\r\n")
+    matched = STATUS_LINE.fullmatch(first)
+    if not matched:
+        raise Broken(f"not HTTP/1: {first[:80]!r}")
+    status, headers = int(matched[2]), _headers(lines)
+    coding = headers.get(b"transfer-encoding", b"identity").lower()
+    if coding not in (b"identity", b"chunked") or status == 101:
+        raise Broken("a coding or a protocol that was not asked for")
+    length = headers.get(b"content-length")
+    if length is not None and not length.isdigit():
+        raise Broken(f"not a length: {length[:80]!r}")
+    options = [option.strip() for option in headers.get(b"connection", b"").lower().split(b",")]
+    return Head(
+        status,
+        headers,
+        0 if status in NO_BODY else None if length is None else int(length),
+        coding == b"chunked" and status not in NO_BODY,
+        b"close" not in options and (matched[1] == b"1" or b"keep-alive" in options),
+    )
+
+
+def _headers(lines: list[bytes]) -> dict[bytes, bytes]:
+    """By name in lower case; of one that comes twice the last value."""
+    headers: dict[bytes, bytes] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not name or name != name.strip():
+            raise Broken(f"not a header: {line[:80]!r}")
+        name, value = name.lower(), value.strip()
+        if name == b"content-length" and headers.get(name, value) != value:
+            raise Broken("two lengths of one body")
+        headers[name] = value
+    return headers
+
+
+class Chunks:
+    """A body in chunks (RFC 9112, 7.1), as it comes."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self._data = bytearray()  # all that came, and where the next chunk begins
+        self._at = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that was fed."""
+        return len(self._data)
+
+    def feed(self, data: bytes) -> int | None:
+        """How many bytes of all that was fed are the body, once its end has come; raises Broken."""
+        self._data += data
+        while True:
+            end = self._data.find(b"\r\n", self._at, self._at + HEAD_BYTES_MAX)
+            if end < 0:
+                if len(self._data) - self._at >= HEAD_BYTES_MAX:
+                    raise Broken("a chunk without a size")
+                return None
+            matched = CHUNK_SIZE.fullmatch(self._data, self._at, end)
+            if not matched:
+                raise Broken(f"not a chunk's size: {bytes(self._data[self._at : end])[:80]!r}")
+            size, begin = int(matched[1], 16), end + 2
+            if not size:
+                return self._end(end)
+            if len(self._data) < begin + size + 2:
+                return None
+            if self._data[begin + size : begin + size + 2] != b"\r\n":
+                raise Broken("a chunk longer than its size")
+            self.pieces.append(bytes(self._data[begin : begin + size]))
+            self._at = begin + size + 2
+
+    def _end(self, at: int) -> int | None:
+        """Behind the trailers, which nobody reads; `at` is the end of the last chunk's line."""
+        if self._data[at + 2 : at + 4] == b"\r\n":
+            return at + 4
+        end = self._data.find(b"\r\n\r\n", at, at + HEAD_BYTES_MAX)
+        if end < 0 and len(self._data) - at >= HEAD_BYTES_MAX:
+            raise Broken("trailers without an end")
+        return end + 4 if end >= 0 else None
+
+
+class Http1(Connection):
+    """One connection (connection.Connection)."""
+
+    def __init__(self, owner: Owner, sock: socket.socket) -> None:
+        super().__init__(owner, sock)
+        self._exchange: Exchange | None = None
+        self._head: Head | None = None  # once it came
+        self._early = b""  # of a head that did not come whole
+        self._left = 0  # of a body whose length is known
+        self._chunks: Chunks | None = None
+
+    @staticmethod
+    def named(head: bytes, request_id: bytes) -> bytes:
+        return head + request_id
+
+    def send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        self._exchange = exchange
+        self._write(head, b"\r\n\r\n", body)
+
+    def drop(self, exchange: Exchange) -> None:
+        self.close()
+
+    def _in_flight(self) -> list[Exchange]:
+        return [self._exchange] if self._exchange else []
+
+    def take(self, data: bytes, now_ns: int) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.close()  # nobody asked
+            return
+        while self._head is None:
+            data = self._early + data
+            end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
+            if end < 0:
+                if len(data) >= HEAD_BYTES_MAX or not b"HTTP/1."[: len(data)] == data[:7]:
+                    raise Broken(f"not the head of an answer of HTTP/1: {data[:80]!r}")
+                self._early = data
+                return
+            head, self._early, data = read_head(data[:end]), b"", data[end + 4 :]
+            if head.status >= 200:
+                self._head = head
+                self._left = head.length or 0
+                self._chunks = Chunks() if head.is_chunked else None
+        self._body(exchange, self._head, data, now_ns)
+
+    def _body(self, exchange: Exchange, head: Head, data: bytes, now_ns: int) -> None:
+        if self._chunks:
+            if (end := self._chunks.feed(data)) is not None:
+                self._finish(exchange, head, b"".join(self._chunks.pieces), now_ns, end == self._chunks.size)
+        elif head.length is None:
+            exchange.pieces.append(data)
+        elif len(data) == head.length:
+            self._finish(exchange, head, data, now_ns)
+        elif len(data) >= self._left:
+            exchange.pieces.append(data[: self._left])
+            self._finish(exchange, head, b"".join(exchange.pieces), now_ns, len(data) == self._left)
+        else:
+            exchange.pieces.append(data)
+            self._left -= len(data)
+
+    def _finish(self, exchange: Exchange, head: Head, body: bytes, now_ns: int, is_clean: bool = True) -> None:
+        self._exchange = self._head = None
+        if head.is_kept and is_clean and not self._unsent:
+            self._owner.free(self)
+        else:
+            self.close()
+        exchange.answer = Answer(head.status, head.headers, body)
+        self._owner.ended(exchange, now_ns)
+
+    def _end(self, now_ns: int) -> None:
+        exchange, head = self._exchange, self._head
+        if exchange and head and head.length is None and not head.is_chunked:
+            self._finish(exchange, head, b"".join(exchange.pieces), now_ns, False)
+        else:
+            super()._end(now_ns)

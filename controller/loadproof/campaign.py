@@ -1,0 +1,224 @@
+"""A campaign: every run of the plan in turn, each saved and summarised as it ends, so that nothing measured is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loadproof import analyse, calibration, environment, models, report, rundir
+from loadproof.errors import LoadproofError
+from loadproof.launch.load import Doors
+from loadproof.launch.stack import Stack
+from loadproof.models import Model
+from loadproof.plan import Plan, Run
+from loadproof.progress import View
+from loadproof.run import measure
+
+# From one window to the next: server, balancer, references, workers, T0 and the last records (8 to 12 s seen with a
+# small model on two cores).
+STARTED_S = 10
+_NAMES = ("name", "repeat", "point")  # what a run has beside its spec
+
+
+@dataclass
+class Campaign:
+    """A resolved plan and the directory that its results go to.
+
+    `runs` stand in the order in which they are measured; those that ended before, in an earlier try that was
+    interrupted, are not measured again.
+    """
+
+    plan: Plan
+    runs: list[Run]
+    directory: Path
+    repository: Path
+    doors: Doors = field(default_factory=Doors)
+    stack: Stack | None = None
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def resumed(cls, directory: Path, repository: Path, doors: Doors, stack: Stack | None) -> Campaign:
+        """The campaign of `directory` as it was planned; raises LoadproofError where nothing is left to do."""
+        facts = rundir.read_campaign(directory)
+        if not facts["interrupted"]:
+            raise LoadproofError(f"--resume {directory}: that campaign ended; nothing is left to do")
+        plan = Plan.model_validate(facts["plan"])
+        runs = [Run.model_validate({**one["spec"], **{k: one[k] for k in _NAMES}}) for one in facts["runs"]]
+        return cls(plan, runs, directory, repository, doors, stack, datetime.fromisoformat(facts["created"]))
+
+    def run(self, console: Console) -> dict[str, Any]:
+        """Measure every run, then write summary and report; returns the summary.
+
+        On an error or Ctrl-C what was measured so far is saved, summarised and reported before the exception goes on.
+        """
+        self._check_doors()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            installed = {run.server.model: self._model(run) for run in self.runs}
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()  # there is nothing in it that could be of use
+            raise
+        self.runs = [with_defaults(run, installed[run.server.model]) for run in self.runs]
+        self._write(interrupted=True)  # until the end is reached
+        self._clear_interrupted()
+        summary: dict[str, Any] | None = None
+        try:
+            if len(self.runs) > 1 or self.plan.tune:
+                console.print(extent(self.plan, self.runs), highlight=False)
+            with View(console, len(self.runs)) as view:
+                number = 0
+                while number < len(self.runs) or self._grow(summary):
+                    run, number = self.runs[number], number + 1
+                    directory = self._directory_of(number)
+                    view.begin(run.name, run.measure)
+                    if rundir.is_finished(directory):
+                        summary = analyse.campaign(self.directory, summary)
+                        continue
+                    model = installed[run.server.model]
+                    doors = replace(self.doors, last=self._is_last(number))
+                    try:
+                        measure(run, self._run_id(number), directory, model, view, doors, self.stack, self.plan)
+                    except LoadproofError as error:
+                        if not self._bears_a_refusal(summary):
+                            raise
+                        view.stage(f"left out, since it cannot be had: {error}")
+                    summary = analyse.campaign(self.directory, summary)
+            self._write(interrupted=False)
+        finally:
+            summary = analyse.campaign(self.directory, summary)
+            report.render(self.directory)
+        return summary
+
+    def _clear_interrupted(self) -> None:
+        """What is measured again leaves nothing of the earlier try that a summary could still tell of."""
+        for number in range(1, len(self.runs) + 1):
+            directory = self._directory_of(number)
+            if directory.exists() and not rundir.is_finished(directory):
+                shutil.rmtree(directory)
+
+    def _directory_of(self, number: int) -> Path:
+        return self.directory / rundir.run_directory(number, self.runs[number - 1].name)
+
+    def _is_last(self, number: int) -> bool:
+        """No other run is to be measured after this one; of a search or tuning nobody knows."""
+        later = range(number + 1, len(self.runs) + 1)
+        return not self.plan.chooses and all(rundir.is_finished(self._directory_of(one)) for one in later)
+
+    def _grow(self, summary: dict[str, Any] | None) -> bool:
+        """Of a search or tuning: adds the next run, which follows from those before; False where there is none."""
+        settings = summary and analyse.next_settings(self.plan.model_dump(), summary["runs"])
+        if not settings:
+            return False
+        alike = [run for run in self.runs if run.spec() == self.runs[0].at(settings).spec()]
+        point = alike[0].point if alike else 1 + max(run.point for run in self.runs)
+        self.runs.append(self.runs[0].at(settings, point, repeat=len(alike) + 1))
+        self._write(interrupted=True)
+        return True
+
+    def _bears_a_refusal(self, summary: dict[str, Any] | None) -> bool:
+        """Whether a run that did not start is an answer: a tuning may try what this machine's server refuses."""
+        return bool(self.plan.tune and summary and any(one["verdict"] != "INVALID" for one in summary["runs"]))
+
+    def _check_doors(self) -> None:
+        self.doors.require_free()
+        if self.stack is not None:
+            self.stack.check(self.runs)
+            if any(run.server.ceiling for run in self.runs):
+                raise LoadproofError("server.ceiling: in a stack the server's platform is not ours; leave it out")
+            return
+        for run in self.runs:
+            if run.load.expect_workers and not self.doors.port:
+                raise LoadproofError("load.expect_workers: workers from elsewhere need --listen HOST:PORT to come to")
+            if run.load.via == "direct" and run.server.is_on_loopback and self.doors.host != "127.0.0.1":
+                raise LoadproofError(f"--listen {self.doors.host}: our server is on loopback; use load.via=balancer")
+
+    def _model(self, run: Run) -> Model | None:
+        return None if run.server.launch == "external" else models.get(run.server.model, self.repository)
+
+    def _run_id(self, number: int) -> str:
+        """First part of the request ids: the campaign's start and the run's number."""
+        return f"{int(self.created.timestamp()):x}-{number}"
+
+    @cached_property
+    def _calibration(self) -> dict[str, Any]:
+        """Of the machine whose workers make the load; what a stack's can do is not known here."""
+        if self.stack is not None:
+            return calibration.Calibration("elsewhere", "the workers are the stack's").record()
+        return calibration.read().record()
+
+    def _write(self, interrupted: bool) -> None:
+        plan = self.plan.model_dump(mode="json", exclude_none=True)
+        rundir.write_campaign(
+            self.directory,
+            {
+                "name": self.plan.name,
+                "created": self.created.isoformat(timespec="seconds"),
+                "loadproof": environment.version("loadproof"),
+                "plan": plan,
+                "plan_sha256": hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest(),
+                "environment": environment.record(),
+                "calibration": self._calibration,
+                "stack": self.stack and self.stack.model_dump(),
+                "runs": list(_planned(self.runs)),
+                "interrupted": interrupted,
+            },
+        )
+
+
+def with_defaults(run: Run, model: Model | None) -> Run:
+    """The run with what suits the model for each input, and for the payload, of which the plan says nothing."""
+    if model is None:
+        return run
+    load = run.load
+    shapes = {name: [load.batch, *shape[1:]] for name, shape in model.shapes.items()}
+    update: dict[str, Any] = {"shapes": {**shapes, **load.shapes}, "ranges": {**model.ranges, **load.ranges}}
+    if "payload" not in load.model_fields_set:
+        update["payload"] = model.payload
+    return run.model_copy(update={"load": load.model_copy(update=update)})
+
+
+def extent(plan: Plan, runs: Sequence[Run]) -> str:
+    """How many runs there are or can be, and how long they take."""
+    if plan.tune:
+        most = plan.tune.runs_max
+        return f"at most {most} runs, each chosen by those before, {estimate([runs[0]] * most)}"
+    more = ", and more that follow from it" if plan.search else ""
+    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}{more}, {estimate(runs)}"
+
+
+def estimate(runs: Sequence[Run]) -> str:
+    """How long they take, in words: warm-up and window, and STARTED_S each."""
+    windows = ((run.measure.warmup_s, run.measure.duration_s * (1 + run.server.ceiling)) for run in runs)
+    load_s = sum(warmup_s + duration_s for warmup_s, duration_s in windows)
+    minutes, seconds = divmod(round(load_s + STARTED_S * len(runs)), 60)
+    return f"{load_s:.0f} s of load, about {f'{minutes} min ' if minutes else ''}{seconds} s in all"
+
+
+def _planned(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{key: getattr(run, key) for key in _NAMES},
+            "directory": rundir.run_directory(number, run.name),
+            "spec": run.spec(),
+        }
+        for number, run in enumerate(runs, start=1)
+    ]
+
+
+def output_directory(out: Path | None, plan: Plan) -> Path:
+    """`out`, or `results/<plan>-<UTC time>`; LoadproofError when something is in it already."""
+    directory = out or rundir.campaign_directory(Path("results"), plan.name, datetime.now(UTC))
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise LoadproofError(f"--out {directory}: has something in it already; give a new or empty directory")
+    return directory

@@ -1,0 +1,202 @@
+"""Scrapes `/metrics` of server and balancer, and reads the machine; keeps each wanted sample with its time."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from array import array
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadproof.collect.machine import Machine
+from loadproof.rundir import SAMPLES
+
+# What is kept of each source's page: the samples whose names begin so.
+WANTED = {
+    "server": ("ovms_",),
+    "balancer": (
+        "haproxy_backend_connection_",  # attempts, reuses, errors
+        "haproxy_backend_current_queue",
+        "haproxy_backend_current_sessions",
+        "haproxy_backend_http_",  # requests, responses{code}
+        "haproxy_backend_max_queue",
+        "haproxy_backend_redispatch_warnings_total",
+        "haproxy_backend_retry_warnings_total",
+        "haproxy_backend_sessions_total",
+        "haproxy_backend_status",
+        "haproxy_frontend_connections_total",
+        "haproxy_frontend_current_sessions",
+        "haproxy_frontend_http_",
+        "haproxy_frontend_limit_sessions",
+        "haproxy_frontend_max_sessions",
+        "haproxy_process_current_connections",
+        "haproxy_process_dropped_logs_total",
+        "haproxy_process_max_connections",
+        "haproxy_server_status",
+    ),
+}
+
+# What has to stand still before a run's end edge is taken.
+COUNTERS = (
+    "haproxy_backend_http_requests_total",
+    "haproxy_backend_http_responses_total",
+    "haproxy_backend_sessions_total",
+    "ovms_requests_fail",
+    "ovms_requests_success",
+)
+
+TIMEOUT_S = 5
+ANSWER_BYTES_MAX = 16 << 20
+FAILURES_MAX = 1000
+
+# The environment's proxies are not for a run's own measurement.
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+Series = tuple[str, str]  # sample name; labels as JSON with sorted keys
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scrape that brought nothing."""
+
+    monotonic_ns: int
+    source: str
+    message: str
+
+
+def read_metrics(text: str, wanted: tuple[str, ...]) -> dict[Series, float]:
+    """The wanted samples of a page in Prometheus' text format, under the very names they have there.
+
+    ValueError: not that format.
+    """
+    # The TYPE lines stay out: the parser would give counters a `_total` that OVMS's do not have.
+    lines = "".join(line + "\n" for line in text.splitlines() if line.startswith(wanted))
+    return {
+        (sample.name, json.dumps(sample.labels, sort_keys=True)): sample.value
+        for family in text_string_to_metric_families(lines)
+        for sample in family.samples
+    }
+
+
+class Scraper:
+    """All samples of a run. `scrape` may be called while the thread of `follow` scrapes each second."""
+
+    def __init__(self, urls: Mapping[str, str | None], machine: Machine | None = None) -> None:
+        """`urls`: the page of "server" and of "balancer", None where there is none; `machine` is read beside them."""
+        self.failures: list[Failure] = []
+        self._machine = machine
+        self._urls = {source: url for source, url in urls.items() if url}
+        self._last: dict[str, Mapping[Series, float]] = {}
+        self._times_ns: dict[tuple[str, Series], array[int]] = defaultdict(lambda: array("q"))
+        self._values: dict[tuple[str, Series], array[float]] = defaultdict(lambda: array("d"))
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def scrape(self) -> dict[str, Mapping[Series, float] | None]:
+        """Scrape every source now: its wanted samples, or None where that failed, which `failures` notes."""
+        if self._machine:
+            now_ns = time.monotonic_ns()
+            self._keep("machine", now_ns, self._machine.read())
+        return {source: self._scrape(source, url) for source, url in self._urls.items()}
+
+    def follow(self, t0_monotonic_ns: int, edges_s: Sequence[float] = (), interval_s: float = 1.0) -> None:
+        """From a thread, scrape at T0, at each interval from it and at the edges (seconds from T0), until `stop`."""
+        self._thread = threading.Thread(target=self._run, args=(t0_monotonic_ns, edges_s, interval_s), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End what `follow` began; a scrape under way is finished first."""
+        self._stopped.set()
+        if self._thread:
+            self._thread.join()
+
+    def until_agreed(self, timeout_s: float = 10.0, pause_s: float = 0.2) -> bool:
+        """`stop`, then scrape until two scrapes in a row show the same COUNTERS: the last one is the end edge.
+
+        False when they still change, or a source still fails, after `timeout_s`.
+        """
+        self.stop()
+        end = time.monotonic() + timeout_s
+        before = None
+        while True:
+            seen = [_counters(samples) for samples in self.scrape().values()]
+            if seen == before and None not in seen:
+                return True
+            before = seen
+            if time.monotonic() + pause_s > end:
+                return False
+            time.sleep(pause_s)
+
+    def total(self, source: str, name: str, proxy_end: str = "") -> float:
+        """The sum of that sample over the proxies whose names end so, in the last scrape that succeeded; 0: none."""
+        return sum(
+            value
+            for (found, labels), value in self._last.get(source, {}).items()
+            if found == name and json.loads(labels).get("proxy", "").endswith(proxy_end)
+        )
+
+    def table(self, t0_monotonic_ns: int) -> pa.Table:
+        """The samples as rundir.SAMPLES, by time; all of one scrape have the time of its middle, in seconds from T0."""
+        with self._lock:
+            parts = [
+                rows(source, series, times_ns, t0_monotonic_ns, self._values[source, series])
+                for (source, series), times_ns in self._times_ns.items()
+            ]
+        return pa.concat_tables([SAMPLES.empty_table(), *parts]).unify_dictionaries().sort_by("time")
+
+    def _scrape(self, source: str, url: str) -> Mapping[Series, float] | None:
+        start_ns = time.monotonic_ns()
+        try:
+            with _open(url, timeout=TIMEOUT_S) as answer:
+                page = answer.read(ANSWER_BYTES_MAX + 1)
+            if len(page) > ANSWER_BYTES_MAX:
+                raise ValueError(f"the page is over {ANSWER_BYTES_MAX} bytes")
+            seen_ns = (start_ns + time.monotonic_ns()) // 2
+            samples = read_metrics(page.decode(), WANTED[source])
+        except (OSError, ValueError, HTTPException) as error:
+            if len(self.failures) < FAILURES_MAX:
+                self.failures.append(Failure(start_ns, source, f"{url}: {error}"))
+            return None
+        self._keep(source, seen_ns, samples)
+        return samples
+
+    def _keep(self, source: str, seen_ns: int, samples: Mapping[Series, float]) -> None:
+        with self._lock:
+            self._last[source] = samples
+            for series, value in samples.items():
+                self._times_ns[source, series].append(seen_ns)
+                self._values[source, series].append(value)
+
+    def _run(self, t0_monotonic_ns: int, edges_s: Sequence[float], interval_s: float) -> None:
+        while True:
+            now_s = (time.monotonic_ns() - t0_monotonic_ns) / 1e9
+            next_s = max(0, now_s // interval_s + 1) * interval_s
+            next_s = min([next_s, *(edge for edge in edges_s if edge > now_s)])
+            if self._stopped.wait(next_s - now_s):
+                return
+            self.scrape()
+
+
+def rows(
+    source: str, series: Series, times_ns: array[int] | NDArray[np.int64], t0_ns: int, values: array[float]
+) -> pa.Table:
+    """One series as rundir.SAMPLES; `times_ns` and `t0_ns` are of one clock."""
+    texts = [pa.DictionaryArray.from_arrays(np.zeros(len(values), np.int16), [text]) for text in (source, *series)]
+    time_s = (np.array(times_ns) - t0_ns) / 1e9
+    return pa.table([*texts, time_s, np.array(values)], schema=SAMPLES)
+
+
+def _counters(samples: Mapping[Series, float] | None) -> dict[Series, float] | None:
+    if samples is None:
+        return None
+    return {series: value for series, value in samples.items() if series[0] in COUNTERS}

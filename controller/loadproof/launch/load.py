@@ -1,0 +1,173 @@
+"""The load's programs: payloads and references are made first, then the Locust master and its workers drive."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadproof_clients.spec import LoadSpec
+
+from loadproof.errors import LoadproofError
+from loadproof.launch.child import Child, require_free
+from loadproof.launch.prometheus import Prometheus
+
+Event = dict[str, Any]
+PREPARE_TIMEOUT_S = 600
+
+
+class ReferenceFailed(Exception):
+    """The server, or OpenVINO beside it, gave no reference answer to a payload."""
+
+
+def prepare(spec_path: Path, payloads: Path, log: Path, records: Path, answers: Path | None = None) -> None:
+    """Make the payloads from the model's metadata, and audit the server for a cache; with `answers` it is then asked
+    for the references.
+
+    Raises LoadproofError for payloads that cannot be made, ReferenceFailed when the server did not answer one.
+    """
+    command = [sys.executable, "-m", "loadproof_clients.prepare", "--spec", str(spec_path), "--payloads", str(payloads)]
+    command += ["--audit", "--records", str(records)]
+    if answers:
+        command += ["--answers", str(answers)]
+    code, tail = _finish("the payload maker", command, log)
+    if code == 4:
+        raise ReferenceFailed(tail)
+    if code == 2:  # a line for each mistake
+        raise LoadproofError("; ".join(line.removeprefix("loadproof: ") for line in tail.splitlines()))
+    if code:
+        raise LoadproofError(f"the payload maker failed with code {code} (log: {log})", tail)
+
+
+def refer(model_path: Path, openvino_flags: Sequence[str], payloads: Path, answers: Path, log: Path) -> None:
+    """Let a separate OpenVINO process answer every payload; raises ReferenceFailed with the reason."""
+    command = [sys.executable, "-m", "loadproof_server.reference", "--model_path", str(model_path), *openvino_flags]
+    code, tail = _finish("the reference maker", [*command, "--requests", str(payloads), "--answers", str(answers)], log)
+    if code:
+        raise ReferenceFailed(tail)
+
+
+def _finish(name: str, command: Sequence[str], log: Path) -> tuple[int, str]:
+    """Run a program to its end; its exit code and the end of its log."""
+    with Child(name, command, log) as child:
+        try:
+            return child.popen.wait(PREPARE_TIMEOUT_S), child.tail()
+        except subprocess.TimeoutExpired:
+            raise LoadproofError(f"{name} did not end within {PREPARE_TIMEOUT_S} s", child.tail()) from None
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where a run is reached: `host` and `port` (0: a free one) by workers, `web_port` by people with a browser.
+
+    `metrics_port` of `host` has the clients' live metrics; `prometheus` is told where those of each run are. `last`: no
+    other run follows, and workers from elsewhere may leave.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    web_port: int | None = None
+    metrics_port: int | None = None
+    prometheus: Prometheus | None = None
+    last: bool = True
+
+    @property
+    def metrics_url(self) -> str | None:
+        """The page of the clients' live metrics."""
+        return f"http://{self.host}:{self.metrics_port}/metrics" if self.metrics_port else None
+
+    def require_free(self) -> None:
+        """LoadproofError that names the option whose port is taken or whose address is not this machine's."""
+        if self.web_port is not None:
+            require_free(self.web_port, f"--web {self.web_port}")
+        if self.port:
+            require_free(self.port, f"--listen {self.host}:{self.port}", self.host)
+        if self.metrics_port:
+            require_free(self.metrics_port, f"--metrics {self.metrics_port}", self.host)
+
+
+class Generator:
+    """A running Locust master; `next_event` tells what it says until it ends."""
+
+    def __init__(self, master: Child) -> None:
+        self.master = master
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="load events", daemon=True).start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(ValueError):  # closed while reading: the run is over
+            for line in self.master.stdout:
+                with contextlib.suppress(json.JSONDecodeError):
+                    self._events.put(json.loads(line))
+        self._events.put(None)
+
+    def next_event(self, timeout_s: float) -> Event | None:
+        """The next event, `{}` when none came within `timeout_s`, None when the master has ended."""
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return {}
+
+    def stop_early(self) -> None:
+        """Ask the master to stop sending, to drain and to deliver what there is."""
+        self.master.popen.terminate()
+
+
+@contextlib.contextmanager
+def generate(
+    spec: LoadSpec,
+    spec_path: Path,
+    payloads: Path,
+    answers: Path | None,
+    work: Path,
+    logs: Path,
+    doors: Doors,
+    workers: int,
+) -> Iterator[Generator]:
+    """Start the master, then `workers` of the `load.processes`; the others come from elsewhere.
+
+    Leaving the context ends them all.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "loadproof_clients.load.master",
+        "--spec",
+        str(spec_path),
+        "--payloads",
+        str(payloads),
+    ]
+    command += ["--out", str(work), "--host", doors.host, "--port", str(doors.port)]
+    if answers:
+        command += ["--answers", str(answers)]
+    if doors.last:
+        command += ["--last"]
+    if doors.web_port is not None:
+        command += ["--web", str(doors.web_port)]
+    if doors.metrics_port is not None:
+        command += ["--metrics", str(doors.metrics_port)]
+    with contextlib.ExitStack() as stack:
+        master = stack.enter_context(Child("the Locust master", command, logs / "master.log", pipe=True))
+        generator = Generator(master)
+        port = _listening_port(generator)
+        for number in range(1, workers + 1):
+            worker = [sys.executable, "-m", "loadproof_clients.load.worker", "--host", doors.host, "--port", str(port)]
+            worker += ["--spool", str(work)]
+            log = logs / f"worker-{number}.log"
+            stack.enter_context(Child(f"load worker {number}", worker, log))
+        yield generator
+
+
+def _listening_port(generator: Generator) -> int:
+    event = generator.next_event(timeout_s=60)
+    if event and event.get("event") == "listening":
+        return int(event["port"])
+    problem = (event or {}).get("message") or f"it did not say where it listens (log: {generator.master.log})"
+    raise LoadproofError(f"the Locust master did not start: {problem}", generator.master.tail())

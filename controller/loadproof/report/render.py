@@ -1,0 +1,179 @@
+"""Renders report.html (one self-contained file) and report.md from a campaign's directory and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from loadproof import analyse, rundir
+from loadproof.analyse.population import Records, Window
+from loadproof.analyse.waterfall import waterfall
+from loadproof.report import along, display, plots, spot, stages
+from loadproof.report.style import Chart
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+
+READING: Final = (
+    (
+        "Verdict",
+        "VALID: no check found anything. FLAGGED: the figures stand, but something may have disturbed them. INVALID: "
+        "they cannot be trusted, and the reasons say why and what to do.",
+    ),
+    (
+        "Witnesses",
+        "Client, balancer and server each count every request by themselves, from the first reference to the end of "
+        "the drain. A run whose counts do not reconcile is INVALID. Their latencies run from the sent time.",
+    ),
+    (
+        "Latency",
+        "To the moment the client has the whole answer, in milliseconds, over all good answers to the requests of the "
+        "window, of all workers pooled. Percentiles are nearest-rank: each is a latency that was measured. Failed and "
+        "wrong answers are counted apart and never enter.",
+    ),
+    (
+        "Bounds",
+        "At 99 % confidence. Of percentiles: distribution-free, from order statistics, for independent requests. Of "
+        "the throughput: from the answers of each second, wider as far as neighbouring seconds are alike. A percentile "
+        "with too few requests behind it is not printed (MLPerf's early stopping: p90 64, p95 130, p99 662, p99.9 "
+        "6,636), nor are bounds of a throughput over less than ten seconds.",
+    ),
+    ("Throughput", "Good answers that arrived inside the window, over its length."),
+    (
+        "Steadiness",
+        "Three equal thirds of the window: steady, by perf_analyzer's rule, if the largest throughput and the largest "
+        "mean latency are within 10 % of the smallest. The trends are Theil and Sen's slope over blocks of a second; "
+        "only a large one that is surely there is held against the run.",
+    ),
+    (
+        "Value and efficiency",
+        "Inferences a second per unit of money: of the system's price, or of what it costs an hour. Inferences per "
+        "joule, which are also inferences a second per watt: of all the power in the window, and of what is above the "
+        "power at idle, measured before the run. RAPL counts processors and memory, not the whole machine.",
+    ),
+    (
+        "Where the time goes",
+        "Differences between the witnesses' means: the balancer's part is its own work and the network to the server; "
+        "server queue and inference are the server's own histogram sums.",
+    ),
+)
+LOOPS: Final = {
+    "closed": (
+        "Closed loop",
+        "Each client waits for its answer before it sends the next, and latency runs from the sent time: a server that "
+        "slows down is offered less load. The figures hold for this many clients, not for a rate of arrivals.",
+    ),
+    "open": (
+        "Open loop",
+        "Requests are sent at times planned ahead, whatever became of the earlier ones, and latency runs from the "
+        "planned time: what waited for a slow server, or for the generator, has waited. Lateness is how much of it was "
+        "the generator's: sent - planned.",
+    ),
+}
+
+
+def render(directory: Path) -> None:
+    """Writes report.html and report.md; the same directory gives the same bytes, with or without a network.
+
+    Raises RunDirectoryError where the directory is no campaign's or a file in it is broken.
+    """
+    summary = rundir.read_summary(directory) or analyse.campaign(directory)
+    runs = summary["runs"]
+    facts = {
+        "campaign": {"environment": {}, **summary["campaign"]},
+        "runs": runs,
+        "repeats": summary.get("repeats", []),
+        "search": summary.get("search"),
+        "tune": summary.get("tune"),
+        "spot": summary.get("sweet_spot"),
+        "verdict": display.verdict(analyse.answering(summary)),
+        "ceilings": any(run.get("ceiling") for run in runs),
+        "worth": any(run.get("value") or run.get("energy") for run in runs),
+        "tally": Counter(run["verdict"] for run in runs),
+        "judged": [run for run in runs if run["reasons"]],
+        "parts": display.PARTS,
+        "reading": _reading(runs),
+    }
+    figures = _figures(directory, runs)
+    if facts["spot"] and (swept := spot.charts(facts["spot"])):
+        figures |= swept
+        figures.pop("overview", None)  # the same runs, with less to say
+    page = _templates(escape=True).get_template("report.html.j2")
+    movable = _embed(spot.movable(facts["spot"])) if "spot" in figures else None
+    charts = {"charts": set(figures), "figures": _embed(figures), "plotly_js": Markup(get_plotlyjs())}
+    rundir.write_text(rundir.report_html(directory), page.render(facts | charts | {"movable": movable}))
+    rundir.write_text(rundir.report_md(directory), _templates(escape=False).get_template("report.md.j2").render(facts))
+
+
+def _reading(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The terms, with what is said of a loop only where a run has it."""
+    kinds = {"open" if run["service_latency_ms"] else "closed" for run in runs}
+    return [*READING, *(text for kind, text in LOOPS.items() if kind in kinds)]
+
+
+def _figures(directory: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
+    """Every chart by the id of its element; a run without good answers has none of its own."""
+    figures: dict[str, Chart] = {}
+    for index, run in enumerate(runs):
+        figures |= {f"{name}-{index}": figure for name, figure in _run_figures(directory, run).items()}
+    explained = [run for run in runs if _explained(run)]
+    if len(runs) > 1:
+        if explained:
+            figures["spent"] = plots.time_spent(explained)
+        if any(run["latency_ms"]["p50"] is not None for run in runs):
+            figures["overview"] = plots.overview(runs)
+    return figures
+
+
+def _run_figures(directory: Path, run: Mapping[str, Any]) -> dict[str, Chart]:
+    path = directory / run["directory"]
+    records = Records(path, is_open=run["service_latency_ms"] is not None)
+    good = records.measured & records.good
+    if not good.any():
+        return {}
+    latency_ns = records.latency_ns(good)
+    latency_ns.sort()
+    table = rundir.read_generator(path)
+    generator = {name: table[name].to_numpy() for name in ("time_s", "cpu_percent")}
+    window = Window.of(run["window"]["warmup_s"] or 0, run["window"]["duration_s"] or 0)
+    sample = waterfall(path, records, good, (rundir.read_run(path) or {}).get("t0_epoch_us"))
+    return {
+        "latency": plots.distribution(latency_ns),
+        "curve": plots.percentile_curve(latency_ns),
+        "time": along.over_time(records, window, generator),
+        "witnesses": plots.witnesses(run),
+        "stages": stages.waterfall(sample, "due" if records.is_open else "sent"),
+        **({"spent": plots.time_spent([run])} if _explained(run) else {}),
+    }
+
+
+def _explained(run: Mapping[str, Any]) -> bool:
+    return run["breakdown_ms"]["client_network"] is not None
+
+
+def _embed(figures: Mapping[str, Any]) -> Markup:
+    """Data as JSON that is safe inside a script element: no `<` can end it or open a comment."""
+    text = json.dumps(figures, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _templates(escape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    named = ["count", "figure", "bounds", "of_witness", "agreement", "load", "loop", "anchor", "change"]
+    named += ["settings", "environment", "answer", "sweet_spot", "tuning", "ceiling", "measured", "percentile"]
+    environment.filters |= {name: getattr(display, name) for name in named}
+    environment.globals["is_open"] = lambda run: run["service_latency_ms"] is not None
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    return environment

@@ -1,0 +1,203 @@
+"""Charts of a campaign's configurations: throughput against latency with the sweet spot, and streams x batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from loadproof.analyse import sweet_spot
+from loadproof.report import display
+from loadproof.report.style import BLUE, INK, ORANGE, PALE, QUIET, RED, Chart, axis, layout
+
+Spot = Mapping[str, Any]
+Box = tuple[float, float, float, float]
+HEIGHT_PX: Final = 380
+PLOT_PX: Final = 900, 310  # about what is within the axes, on a screen
+NAMED_MAX, LETTERS_MAX = 12, 30  # names of more configurations, or longer ones, would lie on each other
+STREAMS, BATCH = "server.streams", "load.batch"
+MARK: Final = "sweet spot"  # report.js moves the trace of this name in one chart, and the first shape of both
+
+
+def charts(spot: Spot) -> dict[str, Chart]:
+    """The charts by the id of their element; of a campaign without a latency there are none."""
+    if not any(one["latency_high_ms"] is not None for one in spot["configurations"]):
+        return {}
+    heat = {"heat": streams_by_batch(spot)} if _Grid(spot).configurations else {}
+    return {"spot": throughput_by_latency(spot), **heat}
+
+
+def movable(spot: Spot) -> dict[str, Any]:
+    """What report.js needs to choose again: the limit, where it can go, and each configuration's place in the charts.
+
+    Limits are in ms, from 0 to `top`.
+    """
+    rows = [one for one in spot["configurations"] if one["latency_high_ms"] is not None]
+    grid, top = _Grid(spot), _top(spot, rows)
+    return {
+        "percentile": display.percentile(spot["metric"]),
+        "limit": spot["limit"],
+        "of": len(spot["configurations"]),
+        "top": top,
+        "step": 10 ** (len(f"{top:.0f}") - 4),  # some thousand steps
+        "rows": [
+            {
+                "name": one["name"],
+                "eligible": sweet_spot.keeps(one, None),
+                "high": one["latency_high_ms"],
+                "rate": one["throughput_ips"],
+                "told": [display.figure(one[key]) for key in ("throughput_ips", "latency_ms", "latency_high_ms")],
+                "spot": [one["throughput_ips"], one["latency_high_ms"]],
+                "heat": grid.frame(one),
+            }
+            for one in rows
+        ],
+    }
+
+
+def throughput_by_latency(spot: Spot) -> Chart:
+    """A dot is the upper bound that has to keep the limit; the line below it ends at the percentile itself."""
+    rows = [one for one in spot["configurations"] if one["latency_high_ms"] is not None]
+    name = display.percentile(spot["metric"])
+    front = sorted((one for one in rows if one["front"]), key=lambda one: one["throughput_ips"])
+    chosen = sweet_spot.best(rows, spot["limit"])
+    few = len(rows) <= NAMED_MAX and all(len(one["name"]) <= LETTERS_MAX for one in rows)
+    end, top = 1.06 * max(one["throughput_ips"] for one in rows), _top(spot, rows)
+    sides = _sides(rows, end, top) if few else {}
+    data: list[dict[str, Any]] = [
+        {"x": [one["throughput_ips"] for one in front], "y": [one["latency_high_ms"] for one in front]}
+        | {"mode": "lines", "name": "Pareto front", "line": {"color": PALE, "width": 2, "shape": "vh"}}
+        | {"hoverinfo": "skip"}
+    ]
+    for title, group, symbol in (
+        ("configurations", [one for one in rows if one["eligible"]], "circle"),
+        ("INVALID, or breaks another limit", [one for one in rows if not one["eligible"]], "x-thin-open"),
+    ):
+        if group:
+            data.append(_dots(title, group, symbol, sides, name))
+    place = [chosen["throughput_ips"], chosen["latency_high_ms"]] if chosen else []
+    ring = {"symbol": "circle-open", "size": 22, "color": ORANGE, "line": {"width": 3}}
+    data.append({"x": place[:1], "y": place[1:], "mode": "markers", "name": MARK, "marker": ring, "hoverinfo": "skip"})
+    look = layout(
+        HEIGHT_PX,
+        xaxis=axis("throughput, inferences / s", range=[0, end]),
+        yaxis=axis(f"{name} latency, ms, and its upper bound (dot)", range=[0, top]),
+        showlegend=True,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    )
+    look["shapes"] = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": spot["limit"] or 0, "y1": spot["limit"] or 0}
+        | {"line": {"color": RED, "width": 1.5, "dash": "dash"}, "visible": spot["limit"] is not None}
+    ]
+    return {"data": data, "layout": look}
+
+
+def _top(spot: Spot, rows: list[Any]) -> float:
+    """The end of the latency's axis, in ms: over the slowest and the limit, and a round number."""
+    return float(f"{1.1 * max([spot['limit'] or 0.0, *(one['latency_high_ms'] for one in rows)]):.2g}")
+
+
+def _sides(rows: list[Any], end: float, top: float) -> dict[str, str]:
+    """Where each name stands beside its dot: on no dot and on no other name, if there is such a place.
+
+    Boxes are left, upper, right and lower, in px; a character of 11 px is about 6 wide.
+    """
+    dots = {
+        one["name"]: (PLOT_PX[0] * one["throughput_ips"] / end, PLOT_PX[1] * (1 - one["latency_high_ms"] / top))
+        for one in rows
+    }
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots.values()]
+    sides = {}
+    for name, (x, y) in dots.items():
+        width = 6 * len(name) + 12
+        inwards = ("left", "right") if x > PLOT_PX[0] / 2 else ("right", "left")
+        places = {
+            f"{vertical} {side}": (x - width * (side == "left"), y + down, x + width * (side == "right"), y + down + 14)
+            for side in inwards
+            for vertical, down in (("bottom", 5), ("top", -19))
+        }
+        free = [place for place, box in places.items() if not any(_overlap(box, other) for other in taken)]
+        sides[name] = (free or list(places))[0]
+        taken.append(places[sides[name]])
+    return sides
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _dots(title: str, group: list[Any], symbol: str, sides: Mapping[str, str], name: str) -> dict[str, Any]:
+    down = [one["latency_high_ms"] - (one["latency_ms"] or one["latency_high_ms"]) for one in group]
+    names = [one["name"] for one in group]
+    return {
+        "x": [one["throughput_ips"] for one in group],
+        "y": [one["latency_high_ms"] for one in group],
+        "error_y": {"type": "data", "symmetric": False, "array": [0] * len(group), "arrayminus": down}
+        | {"color": BLUE, "thickness": 1.5, "width": 3},
+        "mode": "markers+text",
+        "text": [f"  {text}  " if text in sides else "" for text in names],
+        "textposition": [sides.get(text, "bottom right") for text in names],
+        "cliponaxis": False,
+        "textfont": {"color": QUIET, "size": 11},
+        "name": title,
+        "marker": {"symbol": symbol, "size": 9, "color": BLUE},
+        "customdata": [[text, display.figure(one["latency_ms"])] for text, one in zip(names, group, strict=True)],
+        "hovertemplate": f"%{{customdata[0]}}<br>%{{x:,.1f}} /s, {name} %{{customdata[1]}} ms, "
+        "bound %{y:.3g} ms<extra></extra>",
+    }
+
+
+def streams_by_batch(spot: Spot) -> Chart:
+    """Colour: the most throughput of the cell's configurations; in words with the bound of its percentile."""
+    grid = _Grid(spot)
+    cells: dict[tuple[int, int], Any] = {}
+    for one in grid.configurations:
+        place = one["settings"][STREAMS], one["settings"][BATCH]
+        if place not in cells or one["throughput_ips"] > cells[place]["throughput_ips"]:
+            cells[place] = one
+    shown = [[cells.get((stream, batch)) for batch in grid.batches] for stream in grid.streams]
+    texts = [
+        [
+            ""
+            if one is None
+            else f"{display.figure(one['throughput_ips'])} /s<br>{display.figure(one['latency_high_ms'])} ms"
+            for one in row
+        ]
+        for row in shown
+    ]
+    heat = (
+        {"type": "heatmap", "z": [[one and one["throughput_ips"] for one in row] for row in shown], "text": texts}
+        | {"x": [str(batch) for batch in grid.batches], "y": [str(stream) for stream in grid.streams]}
+        | {"texttemplate": "%{text}", "colorscale": [[0, "#f3f7fa"], [1, "#7fb0cf"]], "showscale": False}
+        | {"textfont": {"color": INK}, "hoverinfo": "skip", "xgap": 3, "ygap": 3}
+    )
+    look = layout(
+        max(180, 80 + 64 * len(grid.streams)),
+        xaxis=axis("batch", type="category", showgrid=False),
+        yaxis=axis("streams", type="category", showgrid=False),
+    )
+    frame = grid.frame(sweet_spot.best(spot["configurations"], spot["limit"]))
+    look["shapes"] = [
+        {"type": "rect", "name": MARK, "line": {"color": ORANGE, "width": 3}, **frame, "visible": bool(frame)}
+    ]
+    return {"data": [heat], "layout": look}
+
+
+class _Grid:
+    """The heat map's configurations, none where streams or batch were not swept, and its columns and rows."""
+
+    def __init__(self, spot: Spot) -> None:
+        self.configurations = [
+            one
+            for one in spot["configurations"]
+            if one["throughput_ips"] is not None and None not in (one["settings"].get(key) for key in (STREAMS, BATCH))
+        ]
+        self.streams, self.batches = (
+            sorted({one["settings"][key] for one in self.configurations}) for key in (STREAMS, BATCH)
+        )
+
+    def frame(self, one: Mapping[str, Any] | None) -> dict[str, float]:
+        """The sides of a configuration's cell, which is 1 wide and high; none where it has none."""
+        if one is None or one not in self.configurations:
+            return {}
+        x, y = self.batches.index(one["settings"][BATCH]), self.streams.index(one["settings"][STREAMS])
+        return {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}

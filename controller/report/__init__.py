@@ -1,5 +1,0 @@
-"""Shows what was analysed: report.html, report.md and the terminal's summary, from a run directory and nothing else."""
-
-from controller.report.render import render
-
-__all__ = ["render"]

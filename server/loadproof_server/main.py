@@ -1,0 +1,181 @@
+"""`loadproof-server`: starts the model server on OVMS's flags, and ends it when SIGTERM or SIGINT comes.
+
+One uvloop event loop serves gRPC, REST and /metrics, over HTTP of our own (`grpc_connection`, `rest_connection`);
+inferences run in the engine's threads, very short ones in the event loop itself. Measured on 2026-11-22
+(benchmarks/results/server_loops-2026-11-22.json): one uvloop, one asyncio loop, grpcio's threads, and REST in a thread
+or a process of its own differed by no more than that two-core machine's rounds did among themselves, but for the
+process, which would hold the model twice and split the infer requests. Scraping /metrics each second cost nothing that
+could be seen. What the libraries cost, grpc.aio and uvicorn, was more than all of that: `python -m benchmarks.serving`.
+
+A request of a null model takes 62 us of CPU over gRPC and 76 over REST, of 8 connections (two cores, 2026-11-24,
+benchmarks/results/serving-2026-11-24.json). Under perf, which adds its own, they go, in us of gRPC and REST, to the
+kernel 26 and 25, OpenVINO with its bindings 8 and 7, protobuf 3 and JSON 1, the HTTP parser 1, the event loop 2 and 2,
+HTTP and gRPC framing in Python 9 and 6, and 33 and 47 to the rest of Python: the data plane, messages to tensors and
+back, tasks, metrics. So a faster codec of HTTP/2 or protobuf, hand-written or not, would save less than a sixth. On a
+machine with slower cores they were 311 and 331 us (serving-2026-11-27.json): Python had half of it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import ssl
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from loadproof_server import grpc_adapter, memory, options, supervisor
+from loadproof_server.errors import StartError, UsageError
+from loadproof_server.grpc_connection import GrpcConnection
+from loadproof_server.house import DRAIN_S, Listener
+from loadproof_server.loader import Loader
+from loadproof_server.metrics import Metrics
+from loadproof_server.options import Options
+from loadproof_server.peers import Peers
+from loadproof_server.plane import Plane
+from loadproof_server.ports import host_port, listen
+from loadproof_server.rest_adapter import RestApp
+from loadproof_server.rest_connection import Connection
+from loadproof_server.share import Share
+
+if TYPE_CHECKING:
+    from loadproof_server.worker import Worker
+
+log = logging.getLogger("loadproof-server")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script: 0 after a signal, 2 for wrong flags or a wrong configuration, 1 for what does not start."""
+    try:
+        chosen = options.parse(arguments)
+        if chosen.workers == 1:
+            run(chosen)
+        else:
+            _set_up_log(chosen.log_level, chosen.log_path, "supervisor")
+            asyncio.run(supervisor.supervise(chosen, sys.argv[1:] if arguments is None else arguments))
+    except StartError as error:
+        print(f"loadproof-server: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def run(chosen: Options, worker: Worker | None = None) -> None:
+    """Serves until a signal comes; raises StartError."""
+    memory.keep()
+    _set_up_log(chosen.log_level, chosen.log_path, f"worker {worker.share.number + 1}" if worker else "")
+    uvloop.run(serve(chosen, worker))
+
+
+async def serve(chosen: Options, worker: Worker | None = None) -> None:
+    """Loads the models, serves both protocols in this event loop, and drains on a signal; raises StartError.
+
+    As one worker of several it has its share of all, and serves when all are ready.
+    """
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM,) if worker else (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    metrics_enabled, metrics_list = _metrics(chosen)
+    tls = {protocol: chosen.tls.context(protocol) if chosen.tls else None for protocol in ("http/1.1", "h2")}
+    share = worker.share if worker else Share()
+    plane = Plane(Metrics(metrics_list))
+    plane.accepting = False  # until both protocols are served
+    loader = Loader(plane, lambda: share.configuration(chosen.configuration()))
+    peers = Peers(plane, loader, worker.others if worker else ())
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(loader.close)
+        await loader.start()
+        if worker:
+            await peers.listen(worker.address)
+            stack.push_async_callback(peers.close)
+            if not await worker.wait_for_others():
+                return
+        rest, grpc = worker.listeners() if worker else _listeners(chosen)
+        if rest:
+            app = RestApp(plane, peers, metrics_enabled=metrics_enabled)
+            stack.push_async_callback(app.close)
+            listener = Listener(lambda house: Connection(house, app), share.limits())
+            await _start(stack, listener, rest, tls["http/1.1"])
+        if grpc:
+            handlers = grpc_adapter.handlers(plane, peers)
+            listener = Listener(lambda house: GrpcConnection(house, handlers), share.limits())
+            await _start(stack, listener, grpc, tls["h2"])
+        if chosen.file_system_poll_wait_seconds:
+            _start_poll(stack, loader, chosen.file_system_poll_wait_seconds)
+        gc.freeze()  # what is here stays: the collector need not walk it
+        plane.accepting = True
+        log.info("%s", _ready_line(chosen, plane))
+        await stopping.wait()
+        plane.accepting = False
+        loader.stop()
+        log.info("stopping: requests in flight get %.0f s", DRAIN_S)
+    log.info("stopped")
+
+
+def _listeners(chosen: Options) -> tuple[socket.socket | None, socket.socket | None]:
+    rest = listen(chosen.rest_bind_address, chosen.rest_port) if chosen.rest_port else None
+    grpc = listen(chosen.grpc_bind_address, chosen.port, "--port") if chosen.port else None
+    return rest, grpc
+
+
+async def _start(
+    stack: contextlib.AsyncExitStack, listener: Listener, where: socket.socket, tls: ssl.SSLContext | None
+) -> None:
+    await listener.start(where, tls)
+    stack.push_async_callback(listener.stop, DRAIN_S)
+
+
+def _start_poll(stack: contextlib.AsyncExitStack, loader: Loader, interval_s: float) -> None:
+    task = asyncio.create_task(loader.poll(interval_s))
+
+    async def stop() -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(stop)
+
+
+def _metrics(chosen: Options) -> tuple[bool, tuple[str, ...]]:
+    """Whether there are metrics and which, by flags or configuration; they must have their port, or UsageError."""
+    configured = chosen.configuration()
+    enabled = chosen.metrics_enable or configured.metrics_enable
+    if enabled and not chosen.rest_port:
+        raise UsageError("monitoring.metrics.enable: /metrics is served on the REST port; give --rest_port")
+    return enabled, chosen.metrics_list or configured.metrics_list
+
+
+def _ready_line(chosen: Options, plane: Plane) -> str:
+    places = [
+        f"{protocol} {host_port(host, port)}"
+        for protocol, host, port in (
+            ("gRPC", chosen.grpc_bind_address, chosen.port),
+            ("REST", chosen.rest_bind_address, chosen.rest_port),
+        )
+        if port
+    ]
+    models = ", ".join(map(str, plane.models)) or "no model"
+    under = " under TLS" if chosen.tls else ""
+    return f"serving {models}: {', '.join(places)}{under}"
+
+
+def _set_up_log(level: str, path: Path | None, process: str = "") -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path is not None:
+        try:
+            handlers.append(logging.FileHandler(path))
+        except OSError as error:
+            raise UsageError(f"--log_path: {path} cannot be written ({error.strerror}); give a file that can") from None
+    logging.basicConfig(
+        handlers=handlers,
+        level=logging.DEBUG if level == "TRACE" else level,
+        format=f"%(asctime)s %(levelname)s %(name)s{' ' * bool(process)}{process}: %(message)s",
+    )
+
+
+if __name__ == "__main__":
+    main()
