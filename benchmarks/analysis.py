@@ -23,12 +23,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
-from loadproof import analyse, environment, report, rundir
-from loadproof.collect import gather
-from loadproof_clients.records import PHASES, RECORD
 from numpy.typing import NDArray
 
 from benchmarks import proof
+from loadproof import analyse, environment, report, rundir
+from loadproof.collect import gather
+from loadproof_clients.records import PHASES, RECORD
 
 WORKERS: Final = 4
 CLIENTS: Final = 64

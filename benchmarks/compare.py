@@ -20,11 +20,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import proof
 from loadproof.compare import sides, words
 from loadproof.compare.comparison import Comparison, compare
 from loadproof.report import display
-
-from benchmarks import proof
 from tests.truth.session import TruthServer, loadproof, truth_server
 
 DELAY_MS: Final = 20

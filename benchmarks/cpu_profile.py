@@ -23,15 +23,15 @@ from typing import Any, Final
 
 import hpack
 import uvloop
+
+from benchmarks import h2load
+from benchmarks.parties import Running
 from loadproof_server import http2
 from loadproof_server.grpc_connection import GrpcConnection
 from loadproof_server.house import House
 from loadproof_server.rest_connection import Connection
 from loadproof_server.rest_messages import JSON_TYPE
 from loadproof_server.rest_request import Reply, Request
-
-from benchmarks import h2load
-from benchmarks.parties import Running
 
 SECONDS: Final = 4
 CONNECTIONS: Final = 8  # the server is always busy

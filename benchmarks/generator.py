@@ -23,13 +23,13 @@ from statistics import median
 from typing import Any, Final
 
 import numpy as np
-from loadproof import environment
-from loadproof.calibration.drive import NullServer, null_server
-from loadproof.launch.child import python_environment
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import h2load
+from loadproof import environment
+from loadproof.calibration.drive import NullServer, null_server
+from loadproof.launch.child import python_environment
 
 PROTOCOLS: Final = ("grpc", "rest")
 TRANSPORTS: Final = ("wire", "tritonclient")

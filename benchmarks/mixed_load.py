@@ -17,8 +17,9 @@ from typing import Any, Final, Self
 
 import grpc
 import numpy as np
-from loadproof_server.http2 import PREFACE
 from tritonclient.grpc import service_pb2 as pb
+
+from loadproof_server.http2 import PREFACE
 
 RIGHT, GONE = "right", "gone"
 PATIENCE_S: Final = 30.0

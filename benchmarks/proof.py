@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadproof import environment
 from rich.console import Console
 from rich.table import Table
+
+from loadproof import environment
 
 Row = dict[str, Any]
 

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from loadproof import analyse, report
 from plotly.offline import get_plotlyjs
 
 from benchmarks import proof
+from loadproof import analyse, report
 from tests.browser import Page, browser
 from tests.controller import synthetic
 

@@ -38,13 +38,13 @@ from typing import Any, Final
 import numpy as np
 import openvino as ov
 import psutil
-from loadproof import environment
 from openvino import opset13 as op
 from scipy.stats import theilslopes
 
 from benchmarks import mixed_load, parties
 from benchmarks.mixed_load import KINDS, Clients, Kind
 from benchmarks.models import ROOT, model_of
+from loadproof import environment
 
 CONFIDENCE: Final = 0.99
 GROWTH_MIB: Final = 1.0  # in ten minutes

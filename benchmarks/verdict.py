@@ -24,9 +24,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from loadproof import calibration
-
 from benchmarks import proof
+from loadproof import calibration
 from tests.truth.session import ROOT, TruthServer, loadproof
 
 CEILING_SHARE: Final = 0.3

@@ -24,11 +24,11 @@ from typing import Any, Final
 
 import numpy as np
 import psutil
-from loadproof_server.metric_names import REQUESTS_SUCCESS
 
 from benchmarks import h2load
 from benchmarks.models import ROOT, model_of
 from benchmarks.parties import counted, free_ports, started
+from loadproof_server.metric_names import REQUESTS_SUCCESS
 
 ROUNDS: Final = 5
 LOAD_S: Final = 1.5

@@ -20,8 +20,8 @@ from typing import Any
 import docker
 import pyarrow.parquet as pq
 import pytest
-from loadproof import models
 
+from loadproof import models
 from tests.containers import lacking
 from tests.ports import free_ports
 

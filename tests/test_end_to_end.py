@@ -161,7 +161,6 @@ def test_an_old_directory_renders_again_without_the_rest_of_the_tree(models: Pat
 def server(models: Path) -> Iterator[tuple[str, str]]:
     """An external server: `loadproof-server` started by somebody else; its gRPC and REST addresses."""
     from loadproof import models as repository
-
     from tests.ports import free_ports
 
     model = repository.get("ocr-cls", models)

@@ -19,11 +19,11 @@ from typing import Any
 
 import grpc
 import pytest
+
 from loadproof.collect.balancer_log import Tally, read
 from loadproof.collect.scrape import Scraper
 from loadproof.errors import LoadproofError
 from loadproof.launch.balancer import require_room
-
 from tests.ports import free_ports
 
 CONFIGURATION = Path(__file__).parent.parent / "haproxy" / "haproxy.cfg"

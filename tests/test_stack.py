@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof import environment, models
 from loadproof.launch import http
-
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parent.parent

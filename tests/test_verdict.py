@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import psutil
 import pytest
-from loadproof.analyse.checks import REASONS
 
+from loadproof.analyse.checks import REASONS
 from tests.ports import free_ports
 from tests.server.small_models import Server, scale_model, wait_ready
 from tests.truth.house import FLOATS, ID_HEADER, MODEL

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
+from loadproof_clients.apis import APIS
+
 REQUESTS_MAX: Final = 50_000_000  # of an open-loop run; their records are 1.8 GB
+
+TRANSPORTS: Final = sorted({one for api in APIS.values() for way in api.carriers.values() for one in way.transports})
 
 Protocol = Literal["grpc", "rest"]
 Positive = Annotated[int, Field(ge=1)]
@@ -25,8 +30,11 @@ class Section(BaseModel):
 class Load(Section):
     """What is offered to the server, and how."""
 
-    protocol: Protocol = "grpc"
-    transport: Literal["tritonclient", "wire"] = "tritonclient"
+    api: str = Field("kserve", json_schema_extra={"enum": list(APIS)})
+    protocol: Protocol = Field("grpc", description="unset: the API's default")
+    transport: str = Field(
+        "tritonclient", json_schema_extra={"enum": TRANSPORTS}, description="unset: the API's default"
+    )
     via: Literal["balancer", "direct"] = "balancer"
     arrivals: Literal["closed", "constant", "poisson", "steps", "trace"] = "closed"
     rate_rps: float | None = Field(None, gt=0, le=1_000_000, description="constant and poisson: requests per second")
@@ -50,6 +58,29 @@ class Load(Section):
     atol: float = Field(1e-3, ge=0)
     timeout_s: float = Field(30, gt=0, le=3600)
     seed: int = Field(1, ge=0, lt=2**32)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unset_is_the_default_of_the_api(cls, table: Any) -> Any:
+        if not isinstance(table, Mapping) or (api := APIS.get(table.get("api", "kserve"))) is None:
+            return table
+        protocol = table.get("protocol", api.protocol())
+        carrier = api.carriers.get(protocol)
+        transport = {"transport": carrier.transports[0]} if carrier else {}
+        return {"protocol": protocol, **transport, **table}
+
+    @model_validator(mode="after")
+    def _api_protocol_and_transport_fit(self) -> Load:
+        if (api := APIS.get(self.api)) is None:
+            raise ValueError(f'load.api: found "{self.api}"; allowed: {", ".join(APIS)}')
+        if (carrier := api.carriers.get(self.protocol)) is None:
+            allowed = ", ".join(api.carriers)
+            raise ValueError(f'load.protocol: found "{self.protocol}"; load.api = "{self.api}" allows: {allowed}')
+        if self.transport not in carrier.transports:
+            where = f'load.api = "{self.api}" over {self.protocol}'
+            allowed = ", ".join(carrier.transports)
+            raise ValueError(f'load.transport: found "{self.transport}"; {where} allows: {allowed}')
+        return self
 
     @field_validator("payload")
     @classmethod

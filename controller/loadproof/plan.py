@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from loadproof_clients.spec import Load, Measure, Section, too_many_requests
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from loadproof.errors import PlanError
 from loadproof.sections import RUNS_MAX, SWEPT, Cost, Power, Search, Slo, Sweep, SweetSpot, Table, Tune
+from loadproof_clients.spec import Load, Measure, Section, too_many_requests
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+):(\d{1,5})", re.ASCII)
 _ENGINE = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]-][^\s/:@\[\]]*):\d{1,5}|ssh://[^\s/-]\S*", re.ASCII)

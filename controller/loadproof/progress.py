@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Self
 
-from loadproof_clients.spec import Measure
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from loadproof_clients.spec import Measure
 
 Event = dict[str, Any]
 

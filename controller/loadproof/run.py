@@ -6,8 +6,6 @@ import contextlib
 import time
 from pathlib import Path
 
-from loadproof_clients.spec import LoadSpec
-
 from loadproof.collect import gather
 from loadproof.collect.early import Failing
 from loadproof.collect.gather import Seen
@@ -24,6 +22,7 @@ from loadproof.launch.stack import Stack
 from loadproof.models import Model
 from loadproof.plan import Plan, Run
 from loadproof.progress import View
+from loadproof_clients.spec import LoadSpec
 
 POLL_S = 0.2
 CUT_INTERVAL_S = 0.5  # between looks at whether a search's level has failed already

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from loadproof_clients.records import PHASES, RECORD, status_name
 
 from loadproof.errors import LoadproofError
+from loadproof_clients.records import PHASES, RECORD, status_name
 
 SCHEMA: Final = 1
 Columns: TypeAlias = "pa.Table | Mapping[str, Any]"

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-from loadproof_clients.spec import Section
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from loadproof_clients.spec import Section
 
 Table = dict[str, Any]
 RUNS_MAX: Final = 10_000

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import proto
-from loadproof_clients.records import RECORD, request_id
 from tritonclient.grpc import service_pb2
+
+from loadproof_clients.records import RECORD, request_id
 
 ROOT = Path(__file__).parent.parent.parent
 PAYLOADS = 5

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gevent.event import Event
-from loadproof_clients.load import triton_grpc, triton_rest, worker
 from tritonclient.grpc import service_pb2
+
+from loadproof_clients.load import triton_grpc, triton_rest, worker
 
 SILENT_EVERY: Final = 7
 

@@ -1,6 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from loadproof_clients.answers import Tensor, agree, pack
 
 BF16_ONE, BF16_NEXT, BF16_NAN = 0x3F80, 0x3F81, 0x7FC0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof_clients import arrays
 from loadproof_clients.shapes import Input, PayloadError
 

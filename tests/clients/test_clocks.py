@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from loadproof_clients.load.clocks import DRIFT_MAX, Exchange, Reading, reading, summary
 
 AHEAD_NS = 100_000_000_000

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof_clients.answers import Tensor
 from loadproof_clients.load.dispatcher import BACKLOG_MAX, Dispatcher
 from loadproof_clients.load.session import Session

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loadproof_clients.images import from_folder, rendered
 from PIL import Image
+
+from loadproof_clients.images import from_folder, rendered
 
 
 def test_rendered_pictures_are_different_and_the_same_for_a_seed() -> None:

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from loadproof_clients.load.live import LATENCY_BOUNDS_S, OUTCOMES, Live
-from loadproof_clients.records import CONNECTION, OK, PHASES, RECORD, UNSENT
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadproof_clients.load.live import LATENCY_BOUNDS_S, OUTCOMES, Live
+from loadproof_clients.records import CONNECTION, OK, PHASES, RECORD, UNSENT
 from tests.clients.load_run import Records, Run
 
 OPEN = {"arrivals": "constant", "rate_rps": 150.0, "clients": 4, "processes": 2, "max_in_flight": 6}

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import proto
-from loadproof_clients.records import CONNECTION, GRPC_CODES, PHASES, TIMEOUT, UNREADABLE
 from tritonclient.grpc import service_pb2
 
+from loadproof_clients.records import CONNECTION, GRPC_CODES, PHASES, TIMEOUT, UNREADABLE
 from tests.clients.load_run import PAYLOADS, ROOT, WAYS, Run
 from tests.ports import free_ports
 

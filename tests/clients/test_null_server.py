@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from tritonclient.grpc import service_pb2
+
 from loadproof_clients.null_server import answers
 from loadproof_clients.null_server.grpc_side import (
     ACK,
@@ -28,8 +30,6 @@ from loadproof_clients.null_server.grpc_side import (
     frame,
     is_inference,
 )
-from tritonclient.grpc import service_pb2
-
 from tests.clients.load_run import ROOT
 
 Ports = dict[str, int]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof_clients.records import CONNECTION, LOST, PHASES, TIMEOUT, UNSENT
 from loadproof_clients.schedule import planned
 from loadproof_clients.spec import Load, Measure
-
 from tests.clients.load_run import PAYLOADS, WAYS, Records, Run
 
 S = 1_000_000_000

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loadproof_clients.payloads import make, read_messages, write_messages
-from loadproof_clients.shapes import Input, PayloadError
-from loadproof_clients.spec import Load
 from PIL import Image
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
+
+from loadproof_clients.payloads import make, read_messages, write_messages
+from loadproof_clients.shapes import Input, PayloadError
+from loadproof_clients.spec import Load
 
 X = Input("x", "FP32", (-1, 3, -1, -1))
 SMALL = {"x": [1, 3, 8, 24]}

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import pytest
-from loadproof_clients.payloads import read_messages
-from loadproof_clients.records import RECORD, status_name
-from loadproof_clients.spec import Load, LoadSpec, Measure
 from onnx import TensorProto, helper
 from tritonclient.grpc import service_pb2
 
+from loadproof_clients.payloads import read_messages
+from loadproof_clients.records import RECORD, status_name
+from loadproof_clients.spec import Load, LoadSpec, Measure
 from tests.ports import free_ports
 
 SIZED = {"a": [1, 3], "b": [1, 3]}

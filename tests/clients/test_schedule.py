@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from loadproof_clients.schedule import BLOCK, Block, TraceError, part, planned, read_trace
-from loadproof_clients.spec import Load, LoadSpec, Measure
 from pydantic import ValidationError
 from scipy import stats
+
+from loadproof_clients.schedule import BLOCK, Block, TraceError, part, planned, read_trace
+from loadproof_clients.spec import Load, LoadSpec, Measure
 
 CLIENTS = 12
 SIGNIFICANCE = 0.001  # a right plan fails at one seed in a thousand: the seeds are chosen once

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from loadproof_clients.shapes import Input, resolve
 from loadproof_clients.spec import Load
 

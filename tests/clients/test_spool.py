@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from loadproof_clients import spool
 from loadproof_clients.records import RECORD
 from loadproof_clients.spool import Receiver, Spool

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tritonclient.utils import triton_to_np_dtype
+
 from loadproof_clients.shapes import Input, PayloadError
 from loadproof_clients.tensors import dtype_of, image_layout, item_bytes, pixel_tensor, random_tensor, range_mistakes
-from tritonclient.utils import triton_to_np_dtype
 
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
 SIGNED = ("INT8", "INT16", "INT32", "INT64")

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2
+
 from loadproof_clients.answers import Tensor
 from loadproof_clients.load.transports import Failure
 from loadproof_clients.load.wire import frames, grpc, rest
 from loadproof_clients.load.wire.connection import Answer
 from loadproof_clients.records import GRPC_CODES, OK, UNREADABLE
-from tritonclient.grpc import service_pb2
-
 from tests.clients.wire_peer import spec
 
 RAW = np.arange(4, dtype=np.float32).tobytes()

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import gevent
 import pytest
+
 from loadproof_clients.load.transports import Failure
 from loadproof_clients.load.wire.connection import Answer, Broken, Connection, Exchange
 from loadproof_clients.load.wire.http1 import Http1
 from loadproof_clients.load.wire.rest import RestWire
 from loadproof_clients.records import CONNECTION, OK, TIMEOUT, UNREADABLE
-
 from tests.clients.wire_peer import Peer, RestPeer, Told, connected, rest_client, spec
 
 ANSWERS = {

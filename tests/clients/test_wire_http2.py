@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gevent
 import grpc
 import pytest
+
 from loadproof_clients.load.transports import Failure
 from loadproof_clients.load.wire import frames
 from loadproof_clients.load.wire.frames import (
@@ -30,7 +31,6 @@ from loadproof_clients.load.wire.frames import (
 )
 from loadproof_clients.load.wire.grpc import frame as message
 from loadproof_clients.records import CONNECTION, GRPC_CODES, OK, TIMEOUT, UNREADABLE
-
 from tests.clients.wire_peer import OK_HEAD, OK_TRAILERS, GrpcPeer, Peer, Told, answer, connected, grpc_client
 
 LAST = END_HEADERS | END_STREAM

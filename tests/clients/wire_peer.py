@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gevent
+
 from loadproof_clients.load.wire import frames
 from loadproof_clients.load.wire.client import Message, WireClient
 from loadproof_clients.load.wire.grpc import GrpcWire, head

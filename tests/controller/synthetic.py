@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from loadproof import rundir
 from loadproof_clients.records import CONNECTION, PHASES, RECORD
-from numpy.typing import NDArray
 
 T0_US = 1_790_000_000_000_000
 REFERENCE, AUDIT, WARMUP, MEASURE, DRAIN = (

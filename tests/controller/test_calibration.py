@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from loadproof import analyse, calibration, doctor, rundir
 from loadproof.calibration import store, terminal
-from rich.console import Console
 
 ROOT = Path(__file__).parent.parent.parent
 WAY = {

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from loadproof import analyse, rundir
 from loadproof.campaign import Campaign
 from loadproof.errors import Exit, LoadproofError
 from loadproof.launch.load import Doors
 from loadproof.plan import Run, resolve
-from rich.console import Console
-
 from tests.controller import synthetic
 
 PLAN = {

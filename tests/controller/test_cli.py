@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from loadproof import doctor
 from rich.console import Console
 
+from loadproof import doctor
 from tests.controller.compare import campaigns
 
 ROOT = Path(__file__).parents[2]

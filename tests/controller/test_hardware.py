@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from loadproof import hardware
 
 CPUS = "sys/devices/system/cpu"

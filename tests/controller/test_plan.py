@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof.errors import Exit, PlanError
 from loadproof.plan import Plan, Run, read, resolve
 from loadproof_clients.spec import Load, LoadSpec

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.console import Console
+
 from loadproof.progress import View
 from loadproof_clients.spec import Measure
-from rich.console import Console
 
 EVENT = {"phase": "measure", "elapsed_s": 1.0, "sent": 10, "failed": 1, "wrong": 0, "throughput_rps": 5.0}
 

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from loadproof import rundir
 from loadproof.rundir import RunDirectoryError
 from loadproof_clients.records import CONNECTION, PHASES, RECORD, request_id, status_name
-
 from tests.controller import synthetic
 
 

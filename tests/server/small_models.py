@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from loadproof_server.house import House, Limits, Listener
-from loadproof_server.ports import listen
 from openvino import opset13 as op
 
+from loadproof_server.house import House, Limits, Listener
+from loadproof_server.ports import listen
 from tests.ports import free_ports
 
 # KServe's datatypes, OpenVINO's types of the same values, and values of an input of shape [2, 3] as raw bytes.

@@ -18,12 +18,12 @@ import numpy as np
 import psutil
 import pytest
 import uvloop
+from tritonclient.grpc import service_pb2 as pb
+
 from loadproof_server import json_process
 from loadproof_server.errors import TooLarge, Unavailable
 from loadproof_server.rest_connection import Connection
 from loadproof_server.rest_request import App, Reply, Request
-from tritonclient.grpc import service_pb2 as pb
-
 from tests.server.small_models import Server, listening
 
 HOUR_S = 3600.0

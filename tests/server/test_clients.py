@@ -18,10 +18,10 @@ import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http_sync
 import tritonclient.http.aio as http_aio
 import trustme
-from loadproof_server.errors import UsageError
-from loadproof_server.tls import Tls
 from tritonclient.utils import InferenceServerException
 
+from loadproof_server.errors import UsageError
+from loadproof_server.tls import Tls
 from tests.server.small_models import Serve, Server
 from tests.server.test_main import run
 

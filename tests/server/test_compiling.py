@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+from openvino import opset13 as op
+
 from loadproof_server.engine import Engine
 from loadproof_server.engine.compiling import with_defaults
 from loadproof_server.errors import InvalidRequest, StartError
 from loadproof_server.preparation import READERS, Preparation
 from loadproof_server.tensors import Array
-from openvino import opset13 as op
-
 from tests.server.small_models import parameter, save
 
 

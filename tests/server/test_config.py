@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof_server import config
 from loadproof_server.config import Configuration, ModelSettings
 from loadproof_server.errors import UsageError

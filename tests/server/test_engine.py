@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+from openvino import opset13 as op
+
 from loadproof_server import tensors
 from loadproof_server.engine import Answer, Engine
 from loadproof_server.engine.compiling import with_defaults
@@ -18,8 +20,6 @@ from loadproof_server.errors import InvalidRequest, ServingError, StartError
 from loadproof_server.messages import InputTensor
 from loadproof_server.metrics import ModelMetrics
 from loadproof_server.plane import ServedModel
-from openvino import opset13 as op
-
 from tests.server.small_models import KINDS, parameter, save
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
 from loadproof_server import grpc_adapter, http2
 from loadproof_server.grpc_connection import GrpcConnection
 from loadproof_server.metrics import Metrics
 from loadproof_server.plane import Plane
-from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
-
 from tests.server.small_models import listening
 from tests.server.test_bounds import run, say
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import hpack
 import pytest
+
 from loadproof_server import http2
 from loadproof_server.grpc_connection import GrpcConnection
 from loadproof_server.house import House, Listener
-
 from tests.server.small_models import listening
 from tests.server.test_bounds import run
 from tests.server.test_grpc_connection import ENDED, GREETING

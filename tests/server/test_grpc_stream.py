@@ -14,14 +14,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
 from loadproof_server import grpc_adapter, http2
 from loadproof_server.grpc_connection import GrpcConnection
 from loadproof_server.grpc_stream import PREFIX, decompressed
 from loadproof_server.metrics import Metrics
 from loadproof_server.plane import Plane
-from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
-
 from tests.server.small_models import Serve, Server, listening, wait_until
 from tests.server.test_bounds import run
 from tests.server.test_grpc_connection import GREETING

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof_server import tensors
 from loadproof_server.config import Configuration, ModelSettings
 from loadproof_server.errors import NotFound, ReloadFailed, StartError
@@ -18,7 +19,6 @@ from loadproof_server.messages import InputTensor
 from loadproof_server.metrics import Metrics
 from loadproof_server.plane import Plane
 from loadproof_server.repository import ALL_VERSIONS, VersionPolicy
-
 from tests.server.small_models import scale_model
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from loadproof_server import options
 from loadproof_server.config import Configuration, ModelSettings
 from loadproof_server.errors import UsageError

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from loadproof_server import peers
 from loadproof_server.config import Configuration, ModelSettings
 from loadproof_server.errors import NotFound, ReloadFailed, Unavailable
@@ -16,7 +17,6 @@ from loadproof_server.loader import Loader
 from loadproof_server.metrics import Metrics
 from loadproof_server.peers import Peers
 from loadproof_server.plane import Plane
-
 from tests.server.small_models import scale_model
 from tests.server.test_bounds import run
 

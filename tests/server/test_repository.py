@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof_server import repository
 from loadproof_server.errors import StartError
 from loadproof_server.repository import ALL_VERSIONS, ModelFile, VersionPolicy

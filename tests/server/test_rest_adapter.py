@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+
 from loadproof_server.metrics import Metrics
 from loadproof_server.plane import Plane
 from loadproof_server.rest_adapter import RestApp
 from loadproof_server.rest_request import Request
-
 from tests.server.small_models import KINDS, KINDS_SHAPE, Server, openvino_kinds, wait_until
 
 HEADER = "Inference-Header-Content-Length"

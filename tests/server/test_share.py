@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof_server.config import Configuration, ModelSettings
 from loadproof_server.house import Limits
 from loadproof_server.share import Share

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof_server import tensors
 from loadproof_server.errors import InvalidRequest
 

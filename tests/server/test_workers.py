@@ -19,12 +19,12 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from loadproof_server.errors import StartError
-from loadproof_server.ports import listen, listen_together, new_socket
-from loadproof_server.supervisor import Post
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from loadproof_server.errors import StartError
+from loadproof_server.ports import listen, listen_together, new_socket
+from loadproof_server.supervisor import Post
 from tests.ports import free_ports
 from tests.server.small_models import Serve, scale_model, wait_until
 from tests.server.test_main import slow_request

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 import numpy as np
+
 from loadproof_server import metric_names
 from loadproof_server.metrics import Metrics
-
 from tests.truth.alarm import Alarm
 from tests.truth.service import Service
 

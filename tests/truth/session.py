@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from loadproof.launch import balancer
-from loadproof.launch.server import Target
 
 from benchmarks.h2load import message
+from loadproof.launch import balancer
+from loadproof.launch.server import Target
 from tests.truth.house import FLOATS, ID_HEADER, MODEL
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from loadproof_clients.records import PHASES
 from numpy.typing import NDArray
 
 from loadproof import rundir
+from loadproof_clients.records import PHASES
 
 Ints = NDArray[np.int64]
 UNKNOWN: Final = -1

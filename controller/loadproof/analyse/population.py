@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from loadproof_clients.records import OK, UNSENT, status_name
 from numpy.typing import NDArray
 
 from loadproof import rundir
+from loadproof_clients.records import OK, UNSENT, status_name
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

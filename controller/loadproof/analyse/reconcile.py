@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from loadproof_clients.records import PHASES
 from numpy.typing import NDArray
 
 from loadproof import rundir
 from loadproof.analyse.join import UNKNOWN, Joined, phase_of, worker_of
 from loadproof.analyse.population import Bools, Records
+from loadproof_clients.records import PHASES
 
 # Failures after which the request may never have left the client, so that nobody else has to know of it. In the second
 # kind it was the client who ended it: the balancer may still wait for the server's answer, and have no line yet.

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from loadproof_clients.records import OK, RECORD
-from loadproof_clients.spec import Load, LoadSpec, Measure
 from numpy.typing import NDArray
 
 from loadproof.errors import LoadproofError
 from loadproof.launch import load
 from loadproof.launch.child import Child
 from loadproof.launch.load import Doors
+from loadproof_clients.records import OK, RECORD
+from loadproof_clients.spec import Load, LoadSpec, Measure
 
 MODEL: Final = "null"
 ANSWER_TIMEOUT_S: Final = 20

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from loadproof_clients.records import OK, PHASES, RECORD
 
 from loadproof.analyse import search
 from loadproof.analyse.statistics import PERCENTILES
 from loadproof.plan import Run
+from loadproof_clients.records import OK, PHASES, RECORD
 
 MEASURE: Final = PHASES.index("measure")
 WINDOW_MIN_S: Final = 1.0  # of a shorter one the figures would say nothing

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from loadproof_clients.records import RECORD
 from numpy.typing import NDArray
 
 from loadproof import rundir
@@ -25,6 +24,7 @@ from loadproof.collect.scrape import Scraper
 from loadproof.launch.party import Party
 from loadproof.models import Model
 from loadproof.plan import Run
+from loadproof_clients.records import RECORD
 
 PREPARATION = 0  # the worker number in the ids of the requests that took the references
 

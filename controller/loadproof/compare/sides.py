@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from loadproof_clients.spec import Load, Measure
 from pydantic import BaseModel
 
 from loadproof import analyse, rundir
 from loadproof.errors import UsageError
 from loadproof.plan import Server
+from loadproof_clients.spec import Load, Measure
 
 # Facts that make figures of the same server differ: where they do, the comparison is refused.
 ESSENTIAL: Final = {

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadproof_clients.spec import LoadSpec
-
 from loadproof.errors import LoadproofError
 from loadproof.launch.child import Child, require_free
 from loadproof.launch.prometheus import Prometheus
+from loadproof_clients.spec import LoadSpec
 
 Event = dict[str, Any]
 PREPARE_TIMEOUT_S = 600

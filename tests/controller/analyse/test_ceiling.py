@@ -7,7 +7,6 @@ from typing import Any
 
 from loadproof import analyse
 from loadproof.report import display
-
 from tests.controller import synthetic
 from tests.controller.synthetic import Made
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof import analyse
 from loadproof.analyse import checks
 from loadproof_clients.records import UNSENT
-
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
 

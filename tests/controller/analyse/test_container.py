@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+
 from loadproof import rundir
 from loadproof.analyse.container import usage
 from loadproof.analyse.notes import notes

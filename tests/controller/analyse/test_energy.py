@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from loadproof import rundir
 from loadproof.analyse import energy
 from loadproof.analyse.population import Window

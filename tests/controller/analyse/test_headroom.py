@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof import analyse, report
 from loadproof.analyse import headroom
-
 from tests.controller import synthetic
 
 

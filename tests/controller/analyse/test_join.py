@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from loadproof import rundir
 from loadproof.analyse import join
 from loadproof.analyse.join import UNKNOWN, keys, matching, phase_of, worker_of
 from loadproof_clients.records import PHASES, request_id
-
 from tests.controller import synthetic
 
 

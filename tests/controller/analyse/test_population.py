@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 from loadproof.analyse.population import Records, Window
 from loadproof_clients.records import UNSENT
-
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof import analyse
 from loadproof_clients.records import CONNECTION, LOST, TIMEOUT, UNREADABLE, UNSENT
-
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
 

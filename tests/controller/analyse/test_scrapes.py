@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+
 from loadproof import rundir
 from loadproof.analyse.scrapes import Edges, Scrapes
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof.analyse import checks, search
 from loadproof.analyse.search import Level
-
 from tests.truth.edge import highest_rate_rps, sojourn_s
 from tests.truth.session import Floats
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loadproof.analyse import statistics
 from scipy.signal import lfilter
 from scipy.stats import beta, binom
+
+from loadproof.analyse import statistics
 
 PERCENTILES = sorted(statistics.MINIMUM)
 

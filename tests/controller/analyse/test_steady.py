@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from loadproof.analyse import steady
 from loadproof.analyse.population import Records, Window
-
 from tests.controller import synthetic
 from tests.controller.synthetic import Made
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
 from loadproof import analyse, rundir
 from loadproof.errors import Exit
 from loadproof_clients.records import UNSENT
-
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof import analyse
 from loadproof.analyse import sweet_spot
-
 from tests.controller import synthetic
 
 P95 = {"sweet_spot": {"p95_ms": 20.0}}

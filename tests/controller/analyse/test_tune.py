@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from loadproof import analyse
 from loadproof.analyse import tune
 from loadproof.plan import Plan

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from loadproof import rundir
 from loadproof.analyse.population import Records
 from loadproof.analyse.waterfall import SAMPLE, waterfall
-
 from tests.controller import synthetic
 from tests.controller.synthetic import Made
 

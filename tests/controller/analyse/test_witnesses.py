@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+
 from loadproof import rundir
 from loadproof.analyse import statistics, witnesses
 from loadproof.analyse.population import Records, Window
 from loadproof.analyse.witnesses import breakdown_ms
 from loadproof_clients.records import UNSENT
-
 from tests.controller import synthetic
 from tests.controller.synthetic import Change
 

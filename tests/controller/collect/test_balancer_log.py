@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from loadproof.collect import balancer_log
 from loadproof.collect.balancer_log import Tally, parse, pieces, read
 from loadproof.rundir import BALANCER

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof.analyse import search
 from loadproof.collect.early import MEASURE, Failing
 from loadproof.plan import Run

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from loadproof.collect.log_collector import FRAME_BYTES_MAX, Frames
 
 

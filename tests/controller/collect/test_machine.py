@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pytest
+
 from loadproof import rundir
 from loadproof.analyse import machine as analysis
 from loadproof.analyse.checks import REASONS

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from loadproof.collect.power import PowerMeter
 from loadproof.launch import prometheus
 from loadproof.sections import Power

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
 from loadproof.collect import scrape
 from loadproof.collect.scrape import Scraper, read_metrics
 from loadproof.rundir import SAMPLES

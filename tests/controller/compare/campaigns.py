@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from loadproof import rundir
 
+from loadproof import rundir
 from tests.controller import synthetic
 from tests.controller.synthetic import Made
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadproof import analyse
 from loadproof.compare import comparison, sides, words
 from loadproof.compare.comparison import METRICS, Comparison
 from loadproof.compare.sides import summarised
 from loadproof.errors import UsageError
-
 from tests.controller import synthetic
 from tests.controller.compare import campaigns
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from loadproof.compare import comparison, files, gates
 from loadproof.compare.comparison import Comparison
 from loadproof.compare.gates import Judged
-
 from tests.controller import synthetic
 from tests.controller.compare import campaigns
 

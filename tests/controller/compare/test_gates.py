@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from loadproof.compare import gates
 from loadproof.compare.comparison import METRICS, Change, Comparison, Pair
 from loadproof.compare.gates import Gate

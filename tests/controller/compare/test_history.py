@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from loadproof.compare import history
 from loadproof.compare.history import Point, Series
 from loadproof.errors import UsageError
-from rich.console import Console
-
 from tests.controller import synthetic
 from tests.controller.compare import campaigns
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
+from scipy.stats import ttest_ind
+
 from loadproof.analyse import statistics
 from loadproof.compare import intervals
 from loadproof.compare.comparison import Change
 from loadproof.compare.intervals import Blocks, Interval
-from scipy.signal import lfilter
-from scipy.stats import ttest_ind
 
 METRICS = ("throughput_rps", "mean_ms", "p50_ms", "p99_ms")
 

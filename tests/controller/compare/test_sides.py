@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof.compare import comparison, sides
 from loadproof.errors import UsageError
 from loadproof.rundir import RunDirectoryError
-
 from tests.controller import synthetic
 from tests.controller.compare import campaigns
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loadproof.compare import comparison, gates, terminal
-from loadproof.compare.comparison import Comparison
 from rich.console import Console
 
+from loadproof.compare import comparison, gates, terminal
+from loadproof.compare.comparison import Comparison
 from tests.controller import synthetic
 from tests.controller.compare import campaigns
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from loadproof.errors import LoadproofError
 from loadproof.launch import balancer
 from loadproof.launch.server import Target

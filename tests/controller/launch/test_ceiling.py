@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof.launch import ceiling
 from loadproof.models import Model
 from loadproof.plan import Run

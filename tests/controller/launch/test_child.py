@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from loadproof.errors import LoadproofError
 from loadproof.launch.child import Child, free_ports
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from loadproof.launch.container import LEASE_S, _frames, lease
 
 

@@ -7,9 +7,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+
 from loadproof.errors import LoadproofError
 from loadproof.launch import engine
-
 from tests.ports import free_ports
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 import pytest
+
 from loadproof.launch import isolation
 from loadproof.models import Model
 from loadproof.plan import Server

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from loadproof.launch import listeners
 
 LISTEN = """import socket, sys, time

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import TensorProto, helper
+
 from loadproof import models
 from loadproof.errors import LoadproofError
 from loadproof.launch import server
 from loadproof.plan import Server
-from onnx import TensorProto, helper
-
 from tests.ports import free_ports
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from loadproof import models
 from loadproof.errors import LoadproofError
 from loadproof.models.catalogue import CATALOGUE, Entry, Wheel
@@ -17,7 +19,6 @@ from loadproof.models.fetch import take
 from loadproof_clients import payloads
 from loadproof_clients.shapes import Input
 from loadproof_clients.spec import Load
-from onnx import TensorProto, helper, numpy_helper
 
 
 def save_onnx(path: Path, scale: float = 2, external: bool = False) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
+
 from loadproof import models
 from loadproof.models import resnet50
 from loadproof_clients import payloads

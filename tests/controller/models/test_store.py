@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loadproof.errors import LoadproofError
 from loadproof.models import store
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+
 from loadproof.analyse.population import Records, Window
 from loadproof.report import along
 from loadproof.report.style import Chart
-
 from tests.controller import synthetic
 
 WINDOW = Window.of(2, 10)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+
 from loadproof import analyse
 from loadproof.report import plots
 from loadproof.report.style import Chart
-
 from tests.controller import synthetic
 
 

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from loadproof import analyse, report
 
+from loadproof import analyse, report
 from tests.controller import synthetic
 from tests.controller.synthetic import Made
 

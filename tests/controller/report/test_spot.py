@@ -10,10 +10,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
-from loadproof import analyse, report, rundir
-from loadproof.report import display, spot, terminal
 from rich.console import Console
 
+from loadproof import analyse, report, rundir
+from loadproof.report import display, spot, terminal
 from tests.browser import browser
 from tests.controller import synthetic
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+
 from loadproof.analyse.population import Records
 from loadproof.analyse.waterfall import waterfall
 from loadproof.report import stages
-
 from tests.controller import synthetic
 
 

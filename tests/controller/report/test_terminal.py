@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loadproof import analyse
-from loadproof.report import terminal
 from rich.console import Console
 
+from loadproof import analyse
+from loadproof.report import terminal
 from tests.controller import synthetic
 
 
