@@ -30,11 +30,9 @@ class Section(BaseModel):
 class Load(Section):
     """What is offered to the server, and how."""
 
-    api: str = Field("kserve", json_schema_extra={"enum": list(APIS)})
+    api: str = Field("kserve", description=f"{' | '.join(APIS)}: what the server is asked in")
     protocol: Protocol = Field("grpc", description="unset: the API's default")
-    transport: str = Field(
-        "tritonclient", json_schema_extra={"enum": TRANSPORTS}, description="unset: the API's default"
-    )
+    transport: str = Field("tritonclient", description=f"{' | '.join(TRANSPORTS)}; unset: the default of both")
     via: Literal["balancer", "direct"] = "balancer"
     arrivals: Literal["closed", "constant", "poisson", "steps", "trace"] = "closed"
     rate_rps: float | None = Field(None, gt=0, le=1_000_000, description="constant and poisson: requests per second")
