@@ -12,28 +12,29 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import gevent.monkey
 
 gevent.monkey.patch_all()
 
-from loadproof_clients.load import messages  # noqa: E402
-from loadproof_clients.load.transports import OpenTransport, prepare  # noqa: E402
 from loadproof_clients.spec import Load, LoadSpec, Measure  # noqa: E402
+from loadproof_clients.tensors import files  # noqa: E402
+from loadproof_clients.transport import Client  # noqa: E402
+from loadproof_clients.transports import prepare  # noqa: E402
 
 
 def main(protocol: str, transport: str, address: str, payloads: str, clients: str, seconds: str) -> None:
     load = Load.model_validate({"protocol": protocol, "transport": transport, "clients": int(clients)})
     spec = LoadSpec(run="bare", url=address, model="null", load=load, measure=Measure())
-    with open(payloads, "rb") as file:
-        requests = messages.requests_in(file.read())
-    make, sent = prepare(spec, requests), [0] * int(clients)
+    entries = files.read(Path(payloads))
+    make, sent = prepare(spec, entries), [0] * int(clients)
     end_s = 0.0
 
-    def client(number: int, transport: OpenTransport) -> None:
+    def client(number: int, transport: Client) -> None:
         payload = number
         while time.monotonic() < end_s:
-            payload = (payload + 1) % len(requests)
+            payload = (payload + 1) % len(entries)
             transport.infer(payload, "bare.1.123456.m")
             sent[number] += 1
 

@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("server/loadproof_server", "clients/loadproof_clients", "controller/loadproof", "benchmarks")
 MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 OFFLINE = {"analyse", "compare", "report", "rundir.py"}
+# What the controller may import of the clients: plain data.
+CLIENTS_DATA = tuple(f"loadproof_clients.{room}" for room in ("apis", "records", "spec", "tensors"))
 ONLINE_LIBRARIES = {"locust", "gevent", "grpc", "tritonclient", "openvino", "docker"}
 
 
@@ -37,17 +39,17 @@ def forbidden(path: Path, name: str) -> bool:
     if place == "loadproof_server":
         return top in ("loadproof_clients", "loadproof") or (top == "openvino" and room != "engine")
     if place == "loadproof_clients":
-        if top in ("locust", "gevent") and room != "load":
+        if (top == "locust" and room != "load") or (top == "gevent" and room not in ("load", "wire", "kserve")):
             return True
         return top in ("loadproof_server", "loadproof", "openvino")
     if place == "loadproof":
         if top == "openvino":
-            return room != "models"
+            return room not in ("models", "reference.py")
         if room in OFFLINE and top in ONLINE_LIBRARIES:
             return True
         return (
             top in ("locust", "gevent")
-            or (top == "loadproof_clients" and not within(name, "loadproof_clients.spec", "loadproof_clients.records"))
+            or (top == "loadproof_clients" and not within(name, *CLIENTS_DATA))
             or (top == "loadproof_server" and not within(name, "loadproof_server.metric_names"))
         )
     return False

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 from zlib import crc32
 
-from loadproof_clients import payloads
-from loadproof_clients.shapes import Input, PayloadError
+from loadproof_clients.payloads import making
+from loadproof_clients.payloads.shapes import Input, PayloadError
 from loadproof_clients.spec import LoadSpec
+from loadproof_clients.tensors.tensor import Tensors
 
 PAIRS: Final = 32
 SECONDS_MAX: Final = 10.0
 TRIED: Final = 2  # pairs after which it is seen whether all of them fit into SECONDS_MAX
 
 
-def inputs(model: Sequence[Input], spec: LoadSpec) -> list[Any]:
+def inputs(model: Sequence[Input], spec: LoadSpec) -> list[Tensors]:
     """At most PAIRS distinct requests that the server has not seen.
 
     Random values and rendered pictures have a seed of this run's own; files are what they are: in a second run, and
@@ -24,7 +25,7 @@ def inputs(model: Sequence[Input], spec: LoadSpec) -> list[Any]:
     own = {"payloads": PAIRS, "seed": crc32(spec.run.encode()) ^ spec.load.seed}
     for load in (spec.load.model_copy(update=own), spec.load):
         try:
-            return list(payloads.make(model, load, spec.model))
+            return list(making.make(model, load))
         except PayloadError:  # so many are too large together
             continue
     return []

@@ -13,17 +13,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tritonclient.grpc import service_pb2
 
-from loadproof_clients import audit, metadata, payloads
-from loadproof_clients.answers import Tensor
-from loadproof_clients.load import transports
-from loadproof_clients.records import OK, PHASES, RECORD, request_id
-from loadproof_clients.shapes import Input, PayloadError
+from loadproof_clients import audit, transports
+from loadproof_clients.payloads import making
+from loadproof_clients.payloads.shapes import Input, PayloadError
+from loadproof_clients.records import OK, PHASES, RECORD, UNKNOWN_NS, request_id
 from loadproof_clients.spec import LoadSpec
+from loadproof_clients.tensors import files
+from loadproof_clients.tensors.tensor import Tensors
+from loadproof_clients.transport import Client, Failure, MetadataFailed
 
 UNREACHABLE, UNSUITABLE, REFERENCE_FAILED = 1, 2, 4
 REFERENCE, AUDIT = PHASES.index("reference"), PHASES.index("audit")
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     spec = LoadSpec.model_validate_json(options.spec.read_bytes())
     try:
-        inputs = metadata.ask(spec)
-        payloads.write_messages(options.payloads, payloads.make(inputs, spec.load, spec.model))
-    except metadata.MetadataFailed as error:
+        inputs = transports.inputs(spec)
+        files.write(options.payloads, making.make(inputs, spec.load))
+    except MetadataFailed as error:
         return _fail(UNREACHABLE, f"{spec.url}: cannot learn the inputs of the model {spec.model}: {error}")
     except PayloadError as error:
         return _fail(UNSUITABLE, *(f"{mistake.key}: {mistake.message}" for mistake in error.mistakes))
@@ -73,9 +73,8 @@ def _ask_all(spec: LoadSpec, inputs: Sequence[Input], options: argparse.Namespac
         if options.audit:
             _audit(asked, audit.inputs(inputs, spec))
         if options.answers:
-            requests = list(payloads.read_messages(options.payloads, service_pb2.ModelInferRequest))
-            payloads.write_messages(options.answers, _references(asked, requests))
-    except transports.Failure as error:
+            files.write(options.answers, _references(asked, files.read(options.payloads)))
+    except Failure as error:
         last = asked.rows[-1]
         return _fail(REFERENCE_FAILED, f"{spec.url}: {PHASES[last['phase']]} request {last['payload']} failed: {error}")
     finally:
@@ -83,20 +82,20 @@ def _ask_all(spec: LoadSpec, inputs: Sequence[Input], options: argparse.Namespac
     return OK
 
 
-def _audit(asked: Asked, requests: Sequence[Any]) -> None:
-    with closing(transports.prepare(asked.spec, requests)()) as client:
+def _audit(asked: Asked, payloads: Sequence[Tensors]) -> None:
+    with closing(transports.prepare(asked.spec, payloads)()) as client:
         began_ns, quickest_ns, pairs = time.monotonic_ns(), sys.maxsize, 0
-        for number, ends in audit.order(len(requests)):
+        for number, ends in audit.order(len(payloads)):
             asked.ask(client, number, AUDIT)
             quickest_ns, pairs = min(quickest_ns, asked.took_ns), pairs + ends
             if ends and audit.is_over(pairs, (time.monotonic_ns() - began_ns) / 1e9, quickest_ns / 1e9):
                 return
 
 
-def _references(asked: Asked, requests: Sequence[Any]) -> Iterator[Any]:
-    with closing(transports.prepare(asked.spec, requests)()) as client:
-        for number in range(len(requests)):
-            yield _message(asked.spec.model, asked.ask(client, number, REFERENCE))
+def _references(asked: Asked, payloads: Sequence[Tensors]) -> Iterator[Tensors]:
+    with closing(transports.prepare(asked.spec, payloads)()) as client:
+        for number in range(len(payloads)):
+            yield asked.ask(client, number, REFERENCE)
 
 
 class Asked:
@@ -107,30 +106,24 @@ class Asked:
         self.rows: list[np.void] = []
         self.took_ns = 0  # the latest
 
-    def ask(self, client: transports.Transport, payload: int, phase: int) -> list[Tensor]:
-        """The answer's tensors; raises transports.Failure, which is in the records."""
+    def ask(self, client: Client, payload: int, phase: int) -> Tensors:
+        """The answer's tensors; raises Failure, which is in the records."""
         row = np.zeros(1, RECORD)[0]
         row["sequence"], row["payload"], row["phase"] = len(self.rows), payload, phase
+        row["first_byte_ns"] = UNKNOWN_NS
         self.rows.append(row)
-        row["planned_ns"] = row["sent_ns"] = time.monotonic_ns()
+        exchange = client.infer(payload, request_id(self.spec.run, 0, int(row["sequence"]), phase))
+        row["planned_ns"] = row["sent_ns"] = exchange.sent_ns
+        row["first_byte_ns"], row["received_ns"] = exchange.first_byte_ns, exchange.received_ns
+        row["status"] = exchange.status
+        if exchange.status != OK:
+            raise Failure(exchange.status, exchange.message)
+        self.took_ns = exchange.received_ns - exchange.sent_ns
         try:
-            name = request_id(self.spec.run, 0, int(row["sequence"]), phase)
-            row["sent_ns"], row["received_ns"], result = client.infer(payload, name)
-            row["planned_ns"] = row["sent_ns"]
-            self.took_ns = int(row["received_ns"] - row["sent_ns"])
-            return client.tensors(result)
-        except transports.Failure as error:
-            row["received_ns"] = row["received_ns"] or time.monotonic_ns()
+            return client.tensors(exchange.answer)
+        except Failure as error:
             row["status"] = error.status
             raise
-
-
-def _message(model: str, tensors: Sequence[Tensor]) -> Any:
-    answer = service_pb2.ModelInferResponse(model_name=model)
-    for tensor in tensors:
-        answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        answer.raw_output_contents.append(bytes(tensor.raw))
-    return answer
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The request record: one row for each request sent, and the names of its phases and statuses.
 
-A worker's file and a shipped chunk are both plain arrays of RECORD; format 1.
+A worker's file and a shipped chunk are both plain arrays of RECORD; format 2 (1 had no first_byte_ns).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 ID_HEADER: Final = "x-loadproof-id"
 
 PHASES: Final = ("reference", "audit", "warmup", "measure", "drain")
+
+UNKNOWN_NS: Final = -(2**63)  # a time that nobody saw; null in requests.parquet
 
 OK: Final = 0
 TIMEOUT: Final = 1000  # the client gave up after load.timeout_s
@@ -51,6 +53,7 @@ RECORD: Final = np.dtype(
     [
         ("planned_ns", "<i8"),  # from T0, when it was due; closed loop: equal to sent_ns
         ("sent_ns", "<i8"),
+        ("first_byte_ns", "<i8"),  # of the answer, its headers included; UNKNOWN_NS where the transport cannot see it
         ("received_ns", "<i8"),  # the whole answer, or the moment the failure was known
         ("sequence", "<u4"),  # counts each worker's requests from 0
         ("client", "<u2"),

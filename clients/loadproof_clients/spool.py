@@ -20,7 +20,7 @@ from loadproof_clients.records import RECORD
 CHUNK_BYTES_MAX: Final = 4 * 1024 * 1024 // RECORD.itemsize * RECORD.itemsize
 
 # Appending a packed row is as quick as assigning to a numpy row (0.43 and 0.50 us), and needs no growing of our own.
-ROW: Final = struct.Struct("<qqqIHHHB??")
+ROW: Final = struct.Struct("<qqqqIHHHB??")
 assert ROW.size == RECORD.itemsize
 
 
@@ -52,6 +52,7 @@ class Spool:
         self,
         planned_ns: int,
         sent_ns: int,
+        first_byte_ns: int,
         received_ns: int,
         sequence: int,
         client: int,
@@ -63,7 +64,7 @@ class Spool:
     ) -> None:
         """Takes one request's record: the fields of RECORD, in order."""
         self._pending += ROW.pack(
-            planned_ns, sent_ns, received_ns, sequence, client, payload, status, phase, verified, correct
+            planned_ns, sent_ns, first_byte_ns, received_ns, sequence, client, payload, status, phase, verified, correct
         )
         self.rows += 1
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from loadproof.errors import LoadproofError
-from loadproof_clients.records import PHASES, RECORD, status_name
+from loadproof_clients.records import PHASES, RECORD, UNKNOWN_NS, status_name
 
 SCHEMA: Final = 1
 Columns: TypeAlias = "pa.Table | Mapping[str, Any]"
@@ -37,6 +37,7 @@ REQUESTS: Final = pa.schema(
         ("phase", _NAME),
         ("planned_ns", pa.int64()),
         ("sent_ns", pa.int64()),
+        ("first_byte_ns", pa.int64()),  # null where the transport cannot see it
         ("received_ns", pa.int64()),
         ("status", _NAME),
         ("verified", pa.bool_()),
@@ -235,6 +236,7 @@ def _request_table(run: str, rows: np.ndarray, worker: np.ndarray) -> pa.Table:
     found, status = np.unique(rows["status"], return_inverse=True)
     columns: dict[str, Any] = {name: rows[name] for name in REQUESTS.names if name in (RECORD.names or ())}
     columns |= {
+        "first_byte_ns": pa.array(rows["first_byte_ns"], mask=rows["first_byte_ns"] == UNKNOWN_NS),
         "id": pc.binary_join_element_wise(
             run, _text(worker), _text(rows["sequence"]), letters.cast(pa.string()), pa.scalar(".")
         ),

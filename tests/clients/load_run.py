@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf import proto
-from tritonclient.grpc import service_pb2
 
 from loadproof_clients.records import RECORD, request_id
+from loadproof_clients.tensors import files
+from loadproof_clients.tensors.tensor import from_array
 
 ROOT = Path(__file__).parent.parent.parent
 PAYLOADS = 5
@@ -123,13 +123,7 @@ class Run:
 
 def parcels(place: Path, floats: int) -> tuple[Path, Path]:
     payloads, answers = place / "payloads.bin", place / "answers.bin"
-    with payloads.open("wb") as requests, answers.open("wb") as responses:
-        for number in range(PAYLOADS):
-            x = np.random.default_rng(number).random(floats, dtype=np.float32)
-            request = service_pb2.ModelInferRequest(model_name="double", raw_input_contents=[x.tobytes()])
-            request.inputs.add(name="x", datatype="FP32", shape=[floats])
-            response = service_pb2.ModelInferResponse(model_name="double", raw_output_contents=[(x * 2).tobytes()])
-            response.outputs.add(name="y", datatype="FP32", shape=[floats])
-            proto.serialize_length_prefixed(request, requests)
-            proto.serialize_length_prefixed(response, responses)
+    arrays = [np.random.default_rng(number).random(floats, dtype=np.float32) for number in range(PAYLOADS)]
+    files.write(payloads, [[from_array("x", "FP32", x)] for x in arrays])
+    files.write(answers, [[from_array("y", "FP32", x * 2)] for x in arrays])
     return payloads, answers

@@ -15,7 +15,8 @@ from typing import Any, Final
 from gevent.event import Event
 from tritonclient.grpc import service_pb2
 
-from loadproof_clients.load import triton_grpc, triton_rest, worker
+from loadproof_clients.kserve import tritonclient_grpc, tritonclient_rest
+from loadproof_clients.load import worker
 
 SILENT_EVERY: Final = 7
 
@@ -30,9 +31,9 @@ def silent(infer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> int:
-    triton_grpc._parse = service_pb2.ModelInferResponse.FromString
-    for transport in (triton_grpc.GrpcTransport, triton_rest.RestConnection):
-        transport.infer = silent(transport.infer)  # type: ignore[method-assign]
+    tritonclient_grpc._parse = service_pb2.ModelInferResponse.FromString
+    for client in (tritonclient_grpc.TritonGrpc, tritonclient_rest._Connection):
+        client.infer = silent(client.infer)  # type: ignore[method-assign]
     return worker.main()
 
 

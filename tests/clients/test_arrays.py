@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadproof_clients import arrays
-from loadproof_clients.shapes import Input, PayloadError
+from loadproof_clients.payloads import arrays
+from loadproof_clients.payloads.shapes import Input, PayloadError
 
 X = Input("x", "FP32", (-1, 2))
 IDS = Input("ids", "INT32", (-1,))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadproof_clients.answers import Tensor
 from loadproof_clients.load.dispatcher import BACKLOG_MAX, Dispatcher
 from loadproof_clients.load.session import Session
-from loadproof_clients.records import OK
 from loadproof_clients.spec import Load, LoadSpec, Measure
 from loadproof_clients.spool import Spool
+from loadproof_clients.tensors.tensor import Tensor
+from loadproof_clients.transport import Exchange
 
 
 class Prompt:
@@ -27,7 +27,7 @@ class Prompt:
     def start(self, payload: int, request_id: str, done: Any) -> None:
         self.most = max(self.most, self.session.in_flight)
         now_ns = time.monotonic_ns()
-        done(now_ns, now_ns, OK, b"")
+        done(Exchange(now_ns).ended(now_ns, b""))
 
     def content(self, result: Any) -> Any:
         return result
@@ -46,7 +46,7 @@ def test_answers_are_read_while_sends_leave_it_no_time(tmp_path: Path, limit: in
     spool = Spool(tmp_path / "spool")
     spec = LoadSpec(run="r", url="127.0.0.1:1", model="m", load=load, measure=measure)
     session = transport.session = Session(spec, 1, 1, [], lambda: transport, spool, None)
-    session.transports.append(transport)
+    session.clients.append(transport)
     session.begin(time.monotonic_ns(), 0)
     session.go.set()
     Dispatcher(session, np.zeros(0, np.int64)).run()

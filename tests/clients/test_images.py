@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadproof_clients.images import from_folder, rendered
+from loadproof_clients.payloads.images import from_folder, rendered
 
 
 def test_rendered_pictures_are_different_and_the_same_for_a_seed() -> None:

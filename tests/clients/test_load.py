@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from google.protobuf import proto
-from tritonclient.grpc import service_pb2
 
 from loadproof_clients.records import CONNECTION, GRPC_CODES, PHASES, TIMEOUT, UNREADABLE
+from loadproof_clients.tensors import files
+from loadproof_clients.tensors.tensor import DTYPES, Tensor
 from tests.clients.load_run import PAYLOADS, ROOT, WAYS, Run
 from tests.ports import free_ports
 
@@ -270,36 +270,25 @@ def test_the_web_ui_shows_the_run_and_changes_nothing(new_run: Callable[..., Run
 
 ENCODING = """
 import sys
-from loadproof_clients.load import messages, triton_grpc, triton_rest
-[request] = messages.requests_in(open(sys.argv[1], "rb").read())
-for encoded in (triton_grpc.encode(request), triton_rest.encode_rest(request)):
-    for sent, tensor, raw in zip(encoded, request.inputs, request.raw_input_contents, strict=True):
+from pathlib import Path
+from loadproof_clients.kserve.tritonclient_grpc import TritonGrpc
+from loadproof_clients.kserve.tritonclient_rest import TritonRest
+from loadproof_clients.tensors import files
+[payload] = files.read(Path(sys.argv[1]))
+for client in (TritonGrpc, TritonRest):
+    for sent, tensor in zip(client.encode(None, payload), payload, strict=True):
         content = sent._get_content() if hasattr(sent, "_get_content") else sent._get_binary_data()
-        assert (sent.name(), sent.datatype(), list(sent.shape())) == (tensor.name, tensor.datatype, list(tensor.shape))
-        assert content == raw, tensor.datatype
+        assert (sent.name(), sent.datatype(), tuple(sent.shape())) == tensor[:3]
+        assert content == tensor.raw, tensor.datatype
 """
 
 
 def test_payloads_of_every_datatype_are_sent_byte_for_byte(tmp_path: Path) -> None:
-    sizes = {
-        "BOOL": 1,
-        "INT8": 1,
-        "INT16": 2,
-        "INT32": 4,
-        "INT64": 8,
-        "UINT8": 1,
-        "UINT16": 2,
-        "UINT32": 4,
-        "UINT64": 8,
-    }
-    sizes |= {"FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8}
-    request = service_pb2.ModelInferRequest(model_name="all")
-    for datatype, size in sizes.items():
-        request.inputs.add(name=datatype, datatype=datatype, shape=[2, 3])
-        values = os.urandom(6 * size)
-        request.raw_input_contents.append(bytes(v & 1 for v in values) if datatype == "BOOL" else values)
-    request.inputs.add(name="BYTES", datatype="BYTES", shape=[2])
-    request.raw_input_contents.append(b"\x03\0\0\0a\0\xff\0\0\0\0")
-    with (tmp_path / "payload").open("wb") as file:
-        proto.serialize_length_prefixed(request, file)
+    payload = [Tensor("BYTES", "BYTES", (2,), b"\x03\0\0\0a\0\xff\0\0\0\0")]
+    for datatype, dtype in DTYPES.items():
+        values = os.urandom(6 * dtype.itemsize)
+        if datatype != "BYTES":
+            raw = bytes(v & 1 for v in values) if datatype == "BOOL" else values
+            payload.append(Tensor(datatype, datatype, (2, 3), raw))
+    files.write(tmp_path / "payload", [payload])
     subprocess.run([sys.executable, "-c", ENCODING, str(tmp_path / "payload")], cwd=ROOT, check=True)

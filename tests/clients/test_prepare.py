@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tritonclient.grpc import service_pb2
 
-from loadproof_clients.payloads import read_messages
 from loadproof_clients.records import RECORD, status_name
 from loadproof_clients.spec import Load, LoadSpec, Measure
+from loadproof_clients.tensors import files
+from loadproof_clients.tensors.tensor import to_array
 from tests.ports import free_ports
 
 SIZED = {"a": [1, 3], "b": [1, 3]}
@@ -85,11 +85,6 @@ def prepare(
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def floats(message: Any) -> list[Any]:
-    contents = getattr(message, "raw_input_contents", None) or message.raw_output_contents
-    return [np.frombuffer(raw, np.float32) for raw in contents]
-
-
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 def test_the_server_s_answers_and_their_records_stand_beside_the_payloads(
     tmp_path: Path, server: Server, protocol: str
@@ -98,17 +93,11 @@ def test_the_server_s_answers_and_their_records_stand_beside_the_payloads(
     done = prepare(tmp_path, getattr(server, protocol), answers=True, protocol=protocol, shapes=SIZED)
     after = time.monotonic_ns()
     assert (done.returncode, done.stderr) == (0, "")
-    requests = list(read_messages(tmp_path / "p.bin", service_pb2.ModelInferRequest))
-    answers = list(read_messages(tmp_path / "a.bin", service_pb2.ModelInferResponse))
-    assert len(requests) == len(answers) == 4
-    for request, answer in zip(requests, answers, strict=True):
-        (total,) = floats(answer)
-        assert (answer.outputs[0].name, answer.outputs[0].datatype, list(answer.outputs[0].shape)) == (
-            "sum",
-            "FP32",
-            [1, 3],
-        )
-        assert np.array_equal(total, sum(floats(request)))
+    payloads, answers = files.read(tmp_path / "p.bin"), files.read(tmp_path / "a.bin")
+    assert len(payloads) == len(answers) == 4
+    for (a, b), (total,) in zip(payloads, answers, strict=True):
+        assert total[:3] == ("sum", "FP32", (1, 3))
+        assert np.array_equal(to_array(total), to_array(a) + to_array(b))
     rows = np.fromfile(tmp_path / "r.rec", RECORD)
     assert rows["sequence"].tolist() == rows["payload"].tolist() == [0, 1, 2, 3]
     assert not rows["status"].any()

@@ -1,4 +1,4 @@
-"""How a worker judges answers: one that is, byte for byte, what was found right before is not read again."""
+"""How a worker judges answers: one with the same bytes as one that was found right before is not read again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadproof_clients.answers import Tensor
 from loadproof_clients.load.session import Session
-from loadproof_clients.load.transports import Failure
 from loadproof_clients.records import OK, RECORD, UNREADABLE
 from loadproof_clients.spec import Load, LoadSpec, Measure
 from loadproof_clients.spool import Spool
+from loadproof_clients.tensors.tensor import Tensor
+from loadproof_clients.transport import Exchange, Failure
 
 RIGHT, WRONG = b"\x01\x02", b"\x01\x03"
 
@@ -55,7 +55,7 @@ def judged(one: Session, transport: Any, results: list[tuple[int, bytes]]) -> li
     for sequence, (payload, result) in enumerate(results):
         request = one.request(0, sequence, 0, payload)
         one.leave(request)
-        one.arrive(request, transport, 1, 2, OK, result)
+        one.arrive(request, transport, Exchange(1).ended(2, result))
     one.spool.flush()
     rows = np.fromfile(one.spool.path, RECORD)
     return [(int(row["status"]), bool(row["verified"]), bool(row["correct"])) for row in rows]

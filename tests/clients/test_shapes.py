@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadproof_clients.shapes import Input, resolve
+from loadproof_clients.payloads.shapes import Input, resolve
 from loadproof_clients.spec import Load
 
 IMAGE = Input("x", "FP32", (-1, 3, -1, -1))

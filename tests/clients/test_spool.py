@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loadproof_clients import spool
-from loadproof_clients.records import RECORD
+from loadproof_clients.records import RECORD, UNKNOWN_NS
 from loadproof_clients.spool import Receiver, Spool
 
 
@@ -26,7 +26,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
 
 def add(records: Spool, first: int, count: int) -> None:
     for sequence in range(first, first + count):
-        records.add(sequence, sequence, sequence + 5, sequence, 3, 1, 0, 2, True, sequence % 2 == 0)
+        records.add(sequence, sequence, sequence + 2, sequence + 5, sequence, 3, 1, 0, 2, True, sequence % 2 == 0)
 
 
 def sequences(path: Path) -> list[int]:
@@ -34,7 +34,7 @@ def sequences(path: Path) -> list[int]:
 
 
 def test_a_row_is_a_record_field_by_field(records: Spool) -> None:
-    fields = (-1, 2**40, 2**41, 2**32 - 1, 65535, 65534, 1001, 3, True, False)
+    fields = (-1, 2**40, UNKNOWN_NS, 2**41, 2**32 - 1, 65535, 65534, 1001, 3, True, False)
     records.add(*fields)
     records.flush()
     assert np.fromfile(records.path, RECORD)[0].item() == fields

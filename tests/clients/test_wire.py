@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from loadproof_clients.answers import Tensor
-from loadproof_clients.load.transports import Failure
-from loadproof_clients.load.wire import frames, grpc, rest
-from loadproof_clients.load.wire.connection import Answer
+from loadproof_clients.kserve import messages
+from loadproof_clients.kserve.wire_grpc import WireGrpc
+from loadproof_clients.kserve.wire_rest import WireRest
 from loadproof_clients.records import GRPC_CODES, OK, UNREADABLE
+from loadproof_clients.tensors.tensor import Tensor
+from loadproof_clients.transport import Failure
+from loadproof_clients.wire import frames, grpc
+from loadproof_clients.wire.connection import Answer
 from tests.clients.wire_peer import spec
 
 RAW = np.arange(4, dtype=np.float32).tobytes()
@@ -41,13 +44,13 @@ def response() -> bytes:
 def test_the_status_of_grpc_comes_from_the_trailers(
     headers: Mapping[bytes, bytes], http_status: int, status: int, message: str
 ) -> None:
-    client = grpc.GrpcWire(spec("grpc"), [])
+    client = WireGrpc(spec("grpc"), [])
     assert client.judge(Answer(http_status, headers, b"")) == (status, message)
     client.close()
 
 
 def test_a_grpc_answer_is_one_whole_message() -> None:
-    client = grpc.GrpcWire(spec("grpc"), [])
+    client = WireGrpc(spec("grpc"), [])
     framed = grpc.frame(response())
     assert client.tensors(Answer(200, {}, framed)) == [Tensor("y", "FP32", (4,), RAW)]
     for broken in (b"", framed[:-1], framed + b"x", b"\1" + framed[1:], grpc.frame(b"\xff" * 9)):
@@ -58,7 +61,7 @@ def test_a_grpc_answer_is_one_whole_message() -> None:
 
 
 def test_a_rest_answer_is_json_and_the_tensors_after_it() -> None:
-    client = rest.RestWire(spec("rest"), [])
+    client = WireRest(spec("rest"), [])
     output = {"name": "y", "datatype": "FP32", "shape": [4], "parameters": {"binary_data_size": len(RAW)}}
     head = json.dumps({"model_name": "m", "outputs": [output]}).encode()
     headers = {b"inference-header-content-length": str(len(head)).encode()}
@@ -76,15 +79,17 @@ def test_a_rest_answer_is_json_and_the_tensors_after_it() -> None:
 
 
 def test_an_error_of_rest_brings_its_text() -> None:
-    client = rest.RestWire(spec("rest"), [])
+    client = WireRest(spec("rest"), [])
     assert client.judge(Answer(429, {}, b'{"error": "slow down"}')) == (429, '{"error": "slow down"}')
     client.close()
 
 
 def test_a_request_is_encoded_as_tritonclient_would() -> None:
+    payload = [Tensor("x", "FP32", (4,), RAW)]
+    head, body = WireGrpc.encode(spec("grpc"), payload)
     request = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[RAW])
     request.inputs.add(name="x", datatype="FP32", shape=[4])
-    head, body = grpc.encode(spec("grpc"), request)
+    assert messages.request("m", payload) == request
     assert body == b"\0" + len(body[5:]).to_bytes(4, "big") + request.SerializeToString()
     assert frames.HeaderReader().read(head + frames.text(b"r.1.2.m")) == {
         b":method": b"POST",
@@ -96,7 +101,7 @@ def test_a_request_is_encoded_as_tritonclient_would() -> None:
         b"grpc-timeout": b"5000m",
         b"x-loadproof-id": b"r.1.2.m",
     }
-    head, body = rest.encode(spec("rest"), request)
+    head, body = WireRest.encode(spec("rest"), payload)
     first, *lines = head.split(b"\r\n")
     headers = dict(line.split(b": ") for line in lines)
     length = int(headers[b"Inference-Header-Content-Length"])

@@ -6,15 +6,18 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
 
-from loadproof_clients.load.wire import frames
-from loadproof_clients.load.wire.client import Message, WireClient
-from loadproof_clients.load.wire.grpc import GrpcWire, head
-from loadproof_clients.load.wire.rest import RestWire
+from loadproof_clients.kserve.wire_grpc import WireGrpc
+from loadproof_clients.kserve.wire_rest import WireRest
 from loadproof_clients.spec import Load, LoadSpec, Measure
+from loadproof_clients.wire import frames
+from loadproof_clients.wire.client import Message, WireClient
+from loadproof_clients.wire.connection import WireExchange
+from loadproof_clients.wire.grpc import head
 
 Script = Callable[[Any], None]
 
@@ -194,29 +197,29 @@ def connected(client: WireClient) -> Iterator[WireClient]:
         yield client
 
 
-def rest_client(port: int, body: bytes = b"question", timeout_s: float = 5) -> RestWire:
+def rest_client(port: int, body: bytes = b"question", timeout_s: float = 5) -> WireRest:
     head = f"POST /v2/models/m/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\nx-loadproof-id: "
-    return RestWire(spec("rest", port, timeout_s), [Message(head.encode(), body)])
+    return WireRest(spec("rest", port, timeout_s), [Message(head.encode(), body)])
 
 
-def grpc_client(port: int, body: bytes = b"\0\0\0\0\1?", timeout_s: float = 5) -> GrpcWire:
-    fields = head("a", "ModelInfer") + b"\0" + frames.text(b"x-loadproof-id")
-    return GrpcWire(spec("grpc", port, timeout_s), [Message(fields, body)])
+def grpc_client(port: int, body: bytes = b"\0\0\0\0\1?", timeout_s: float = 5) -> WireGrpc:
+    fields = head("a", "/inference.GRPCInferenceService/ModelInfer") + b"\0" + frames.text(b"x-loadproof-id")
+    return WireGrpc(spec("grpc", port, timeout_s), [Message(fields, body)])
 
 
 class Told:
     """Collects the ends of requests that were started."""
 
     def __init__(self) -> None:
-        self.ends: dict[str, tuple[int, int, int, Any]] = {}
+        self.ends: dict[str, WireExchange] = {}
 
     def start(self, client: WireClient, *names: str) -> None:
         for name in names:
-            client.start(0, name, lambda *end, name=name: self.ends.__setitem__(name, end))
+            client.start(0, name, partial(self.ends.__setitem__, name))
 
     def wait(self, count: int) -> dict[str, int]:
         """The statuses, once so many have ended."""
         with gevent.Timeout(5):
             while len(self.ends) < count:
                 gevent.sleep(0.001)
-        return {name: end[2] for name, end in self.ends.items()}
+        return {name: end.status for name, end in self.ends.items()}

@@ -29,14 +29,14 @@ from gevent.event import Event
 
 from loadproof_clients.load.alarm import Alarm
 from loadproof_clients.load.session import Request, Session
-from loadproof_clients.load.transports import OpenTransport
 from loadproof_clients.records import LOST
 from loadproof_clients.schedule import Block, part, planned
+from loadproof_clients.transport import Client, Exchange
 
 SPIN_NS: Final = 100_000
 BACKLOG_MAX: Final = 1000  # answers that are stamped and not read yet
 SLEEP_NS_MAX: Final = 100_000_000  # so that the end of the run is noticed
-LOST_NS: Final = 2_000_000_000  # how long after the drain a request that was given up may keep its end to itself
+LOST_NS: Final = 2_000_000_000  # after the drain: what is given up by then and not reported is lost
 
 
 class Dispatcher:
@@ -44,7 +44,7 @@ class Dispatcher:
 
     No request waits for another: one that is due while the worker's share of load.max_in_flight is under way is
     recorded as unsent, and so is what is left when the drain is over. A request whose end the client library never
-    tells is recorded as lost LOST_NS after the drain: one silent future must not keep back the worker's records.
+    reports is recorded as lost LOST_NS after the drain: one silent future must not keep back the worker's records.
     What follows a gRPC client's first request is not held back for HAProxy's sake: at a rate the first ones are a gap
     apart, and a client that opens with a burst (a trace) gets a backend connection for each stream that comes before
     the first of them is established.
@@ -53,14 +53,14 @@ class Dispatcher:
     def __init__(self, session: Session, trace_ns: Any) -> None:
         spec, load = session.spec, session.spec.load
         self._session = session
-        self._clients: list[OpenTransport] = session.transports
+        self._clients: list[Client] = session.clients
         self._limit = ceil(load.max_in_flight * len(self._clients) / load.clients)
         self._backlog_max = max(1, min(BACKLOG_MAX, self._limit // 2))  # what is not read yet counts as in flight
         self._payloads = [session.first_payload(session.first_client + n) for n in range(len(self._clients))]
         plan = planned(load, spec.measure, trace_ns, spec.repeat)
         self._plan = part(plan, session.first_client, len(self._clients))
-        self._under_way: dict[int, tuple[Request, OpenTransport, int]] = {}  # by sequence, with the sent time
-        self._arrived: deque[tuple[Request, OpenTransport, int, int, int, Any]] = deque()
+        self._under_way: dict[int, tuple[Request, Client, int]] = {}  # by sequence, with the sent time
+        self._arrived: deque[tuple[Request, Client, Exchange]] = deque()
         self._noted = Event()
 
     def run(self) -> None:
@@ -88,25 +88,24 @@ class Dispatcher:
         index = client - session.first_client
         request = session.request(planned_ns, sequence, client, self._payloads[index])
         if session.in_flight >= self._limit or session.given_up:
-            session.forgo(request)
+            session.skip(request)
             return
         self._payloads[index] = (request.payload + 1) % session.payloads
-        transport = self._clients[index]
-        self._under_way[sequence] = request, transport, time.monotonic_ns()
-        transport.start(request.payload, session.leave(request), partial(self._arrive, request, transport))
+        sender = self._clients[index]
+        self._under_way[sequence] = request, sender, time.monotonic_ns()
+        sender.start(request.payload, session.leave(request), partial(self._arrive, request, sender))
 
-    def _arrive(
-        self, request: Request, transport: OpenTransport, sent_ns: int, received_ns: int, status: int, result: Any
-    ) -> None:
+    def _arrive(self, request: Request, client: Client, exchange: Exchange) -> None:
         """Only takes note: the answers that came with this one, after a stall say, are stamped before any is read."""
         if self._under_way.pop(request.sequence, None) is None:
-            return  # it is recorded as lost: it has spoken too late
-        self._arrived.append((request, transport, sent_ns, received_ns, status, result))
+            return  # it is recorded as lost: its end came too late
+        self._arrived.append((request, client, exchange))
         self._noted.set()
 
     def _lose_the_silent(self) -> None:
-        for request, transport, sent_ns in list(self._under_way.values()):
-            self._arrive(request, transport, sent_ns, time.monotonic_ns(), LOST, None)
+        for request, client, sent_ns in list(self._under_way.values()):
+            lost = Exchange(sent_ns).failed(time.monotonic_ns(), LOST, "the client library never reported its end")
+            self._arrive(request, client, lost)
 
     def _judge_forever(self) -> None:
         """Reads, compares and records answers while nothing else is to do."""
@@ -119,9 +118,9 @@ class Dispatcher:
                     self._judge_one()
 
     def _judge_one(self) -> None:
-        request, *answer = self._arrived.popleft()
+        request, client, exchange = self._arrived.popleft()
         try:
-            self._session.arrive(request, *answer)
+            self._session.arrive(request, client, exchange)
         except Exception as error:
             self._session.trouble = f"request {request.sequence}: {error!r}"
 

@@ -24,12 +24,8 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
-
-from google.protobuf import proto
-from tritonclient.grpc import service_pb2
+from typing import Final
 
 HELLO: Final = "loadproof-hello"
 REFUSED: Final = "loadproof-refused"
@@ -59,23 +55,6 @@ def parts(parcel: bytes) -> Iterator[bytes]:
     """The parcel in slices that fit a message."""
     for start in range(0, len(parcel), PART_BYTES_MAX):
         yield parcel[start : start + PART_BYTES_MAX]
-
-
-def requests_in(parcel: bytes) -> list[Any]:
-    """The ModelInferRequest messages of a length-delimited parcel."""
-    return _messages(parcel, service_pb2.ModelInferRequest)
-
-
-def responses_in(parcel: bytes) -> list[Any]:
-    """The ModelInferResponse messages of a length-delimited parcel."""
-    return _messages(parcel, service_pb2.ModelInferResponse)
-
-
-def _messages(parcel: bytes, kind: Any) -> list[Any]:
-    stream, found = BytesIO(parcel), []
-    while (message := proto.parse_length_prefixed(kind, stream)) is not None:
-        found.append(message)
-    return found
 
 
 def version() -> str:

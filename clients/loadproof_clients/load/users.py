@@ -10,8 +10,8 @@ from locust import User
 from locust.exception import StopUser
 
 from loadproof_clients.load.session import Session
-from loadproof_clients.load.transports import Failure, Transport
 from loadproof_clients.records import CONNECTION
+from loadproof_clients.transport import Client, Failure
 
 PAUSE_AFTER_LOST_CONNECTION_S: Final = 0.05
 
@@ -22,7 +22,7 @@ def closed_loop(user: Any) -> None:
     session.go.wait()
     client = session.first_client + user.index
     payload = session.first_payload(client)
-    while (status := session.send(user.transport, client, payload)) is not None:
+    while (status := session.send(user.connected, client, payload)) is not None:
         payload = (payload + 1) % session.payloads
         if status == CONNECTION:  # else a dead server would make this a busy loop of refused connections
             gevent.sleep(PAUSE_AFTER_LOST_CONNECTION_S)
@@ -47,16 +47,16 @@ class LoadUser(User):  # type: ignore[misc]
 
     session: ClassVar[Session]
     tasks: ClassVar[list[Callable[[Any], None]]] = [once]
-    transport: Transport | None = None
+    connected: Client | None = None
 
     def on_start(self) -> None:
         """Connects; what went wrong is in session.trouble."""
         try:
-            self.index, self.transport = self.session.join()
+            self.index, self.connected = self.session.join()
         except Failure:
             raise StopUser from None
 
     def on_stop(self) -> None:
         """Closes the connection: gRPC's must not be left to its destructor."""
-        if self.transport is not None:
-            self.transport.close()
+        if self.connected is not None:
+            self.connected.close()

@@ -32,13 +32,14 @@ from loadproof_clients.load import calling, messages
 from loadproof_clients.load.alarm import Alarm
 from loadproof_clients.load.dispatcher import LOST_NS, Dispatcher, wait_until
 from loadproof_clients.load.health import Health
-from loadproof_clients.load.kserve import read_response
 from loadproof_clients.load.session import Session
-from loadproof_clients.load.transports import Failure, prepare
 from loadproof_clients.load.users import LoadUser
 from loadproof_clients.records import LOST
 from loadproof_clients.spec import LoadSpec
 from loadproof_clients.spool import Spool
+from loadproof_clients.tensors import files
+from loadproof_clients.transport import Failure
+from loadproof_clients.transports import prepare
 
 TICK_S: Final = 0.5
 RESEND_S: Final = 5.0
@@ -124,7 +125,7 @@ class Worker:
         LoadUser.session = session
         self._send(messages.LOADED)
         runner = self._runner
-        while not session.trouble and not (0 < runner.target_user_count == len(session.transports)):
+        while not session.trouble and not (0 < runner.target_user_count == len(session.clients)):
             gevent.sleep(0.01)
         if session.trouble:
             self._fail(session.trouble)
@@ -132,24 +133,23 @@ class Worker:
         # Payloads, answers and libraries live as long as the process: out of the collector's reach they cost no pauses.
         gc.collect()
         gc.freeze()
-        self._send(messages.ARMED, clients=len(session.transports))
+        self._send(messages.ARMED, clients=len(session.clients))
 
     def _encode(self) -> Session:
         spec = LoadSpec.model_validate_json(self._load["spec"])
-        requests = messages.requests_in(bytes(self._parcels["payloads"]))
-        answers = [read_response(answer) for answer in messages.responses_in(bytes(self._parcels["answers"]))]
-        if not requests:
+        payloads, answers = (files.loads(bytes(self._parcels[name])) for name in ("payloads", "answers"))
+        if not payloads:
             raise ValueError("there is no payload")
-        if answers and len(answers) != len(requests):
-            raise ValueError(f"{len(requests)} payloads with {len(answers)} answers")
+        if answers and len(answers) != len(payloads):
+            raise ValueError(f"{len(payloads)} payloads with {len(answers)} answers")
         self._trace_ns = np.frombuffer(bytes(self._parcels["trace"]), "<i8")
         self._parcels.clear()
         return Session(
             spec,
             self._load["worker"],
-            len(requests),
+            len(payloads),
             answers,
-            prepare(spec, requests),
+            prepare(spec, payloads),
             self._spool,
             self._environment.events.request.fire if self._load["watched"] else None,
         )

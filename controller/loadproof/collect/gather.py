@@ -24,7 +24,7 @@ from loadproof.collect.scrape import Scraper
 from loadproof.launch.party import Party
 from loadproof.models import Model
 from loadproof.plan import Run
-from loadproof_clients.records import RECORD
+from loadproof_clients.records import RECORD, UNKNOWN_NS
 
 PREPARATION = 0  # the worker number in the ids of the requests that took the references
 
@@ -119,8 +119,8 @@ def read_records(work: Path, t0_ns: int) -> dict[int, NDArray[np.void]]:
         int(path.stem.rpartition("-")[2]): _read(path) for path in sorted((work / "records").glob("worker-*.rec"))
     }
     references = _read(work / "reference.rec")
-    for name in ("planned_ns", "sent_ns", "received_ns"):
-        references[name] -= t0_ns
+    for name in ("planned_ns", "sent_ns", "first_byte_ns", "received_ns"):
+        references[name][references[name] != UNKNOWN_NS] -= t0_ns
     return {PREPARATION: references, **records} if len(references) else records
 
 

@@ -47,8 +47,8 @@ def prepare(spec_path: Path, payloads: Path, log: Path, records: Path, answers: 
 
 def refer(model_path: Path, openvino_flags: Sequence[str], payloads: Path, answers: Path, log: Path) -> None:
     """Let a separate OpenVINO process answer every payload; raises ReferenceFailed with the reason."""
-    command = [sys.executable, "-m", "loadproof_server.reference", "--model_path", str(model_path), *openvino_flags]
-    code, tail = _finish("the reference maker", [*command, "--requests", str(payloads), "--answers", str(answers)], log)
+    command = [sys.executable, "-m", "loadproof.reference", "--model_path", str(model_path), *openvino_flags]
+    code, tail = _finish("the reference maker", [*command, "--payloads", str(payloads), "--answers", str(answers)], log)
     if code:
         raise ReferenceFailed(tail)
 

@@ -16,9 +16,10 @@ from loadproof import models
 from loadproof.errors import LoadproofError
 from loadproof.models.catalogue import CATALOGUE, Entry, Wheel
 from loadproof.models.fetch import take
-from loadproof_clients import payloads
-from loadproof_clients.shapes import Input
+from loadproof_clients.payloads import making
+from loadproof_clients.payloads.shapes import Input
 from loadproof_clients.spec import Load
+from loadproof_clients.tensors.tensor import to_array
 
 
 def save_onnx(path: Path, scale: float = 2, external: bool = False) -> Path:
@@ -203,8 +204,8 @@ def test_the_real_text_direction_model_tells_which_of_the_rendered_lines_are_ups
         pytest.skip(f"the package index cannot be reached: {error.detail}")
     load = Load(payload=model.payload, shapes=model.shapes, ranges=model.ranges)
     lines = [
-        np.frombuffer(message.raw_input_contents[0], np.float32).reshape(1, 3, 48, 192)
-        for message in payloads.make([Input("x", "FP32", (-1, 3, -1, -1))], load, "ocr-cls")
+        to_array(payload[0]).reshape(1, 3, 48, 192)
+        for payload in making.make([Input("x", "FP32", (-1, 3, -1, -1))], load)
     ]
     compiled = openvino.Core().compile_model(model.directory / "1" / "model.onnx", "CPU")
     upside_down = np.array([compiled([line])[0][0, 1] for line in lines])

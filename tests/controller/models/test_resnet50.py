@@ -11,9 +11,10 @@ import pytest
 
 from loadproof import models
 from loadproof.models import resnet50
-from loadproof_clients import payloads
-from loadproof_clients.shapes import Input
+from loadproof_clients.payloads import making
+from loadproof_clients.payloads.shapes import Input
 from loadproof_clients.spec import Load
+from loadproof_clients.tensors.tensor import to_array
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,8 @@ def test_answers_are_finite_and_different_inputs_are_told_apart_by_the_default_t
     model: models.Model, network: Any
 ) -> None:
     load = Load(payload=model.payload, shapes=model.shapes, ranges=model.ranges, payloads=2)
-    messages = payloads.make([Input("input", "FP32", (-1, 3, 224, 224))], load, "resnet50")
-    images = [np.frombuffer(m.raw_input_contents[0], np.float32).reshape(1, 3, 224, 224) for m in messages]
+    payloads = making.make([Input("input", "FP32", (-1, 3, 224, 224))], load)
+    images = [to_array(payload[0]).reshape(1, 3, 224, 224) for payload in payloads]
     compiled = openvino.Core().compile_model(network, "CPU")
     one, two = (compiled([image])[0] for image in images)
     assert np.isfinite(one).all()

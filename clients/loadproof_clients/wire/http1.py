@@ -7,7 +7,7 @@ import socket
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from loadproof_clients.load.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Exchange, Owner
+from loadproof_clients.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Owner, WireExchange
 
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?")
 CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
@@ -66,7 +66,7 @@ class Chunks:
     """A body in chunks (RFC 9112, 7.1), as it comes."""
 
     def __init__(self) -> None:
-        self.pieces: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._data = bytearray()  # all that came, and where the next chunk begins
         self._at = 0
 
@@ -74,6 +74,11 @@ class Chunks:
     def size(self) -> int:
         """Bytes of all that was fed."""
         return len(self._data)
+
+    def take(self) -> list[bytes]:
+        """The chunks that came whole since the last call."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
     def feed(self, data: bytes) -> int | None:
         """How many bytes of all that was fed are the body, once its end has come; raises Broken."""
@@ -94,7 +99,7 @@ class Chunks:
                 return None
             if self._data[begin + size : begin + size + 2] != b"\r\n":
                 raise Broken("a chunk longer than its size")
-            self.pieces.append(bytes(self._data[begin : begin + size]))
+            self._pieces.append(bytes(self._data[begin : begin + size]))
             self._at = begin + size + 2
 
     def _end(self, at: int) -> int | None:
@@ -112,7 +117,7 @@ class Http1(Connection):
 
     def __init__(self, owner: Owner, sock: socket.socket) -> None:
         super().__init__(owner, sock)
-        self._exchange: Exchange | None = None
+        self._exchange: WireExchange | None = None
         self._head: Head | None = None  # once it came
         self._early = b""  # of a head that did not come whole
         self._left = 0  # of a body whose length is known
@@ -122,14 +127,14 @@ class Http1(Connection):
     def named(head: bytes, request_id: bytes) -> bytes:
         return head + request_id
 
-    def send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def send(self, exchange: WireExchange, head: bytes, body: bytes) -> None:
         self._exchange = exchange
         self._write(head, b"\r\n\r\n", body)
 
-    def drop(self, exchange: Exchange) -> None:
+    def drop(self, exchange: WireExchange) -> None:
         self.close()
 
-    def _in_flight(self) -> list[Exchange]:
+    def _in_flight(self) -> list[WireExchange]:
         return [self._exchange] if self._exchange else []
 
     def take(self, data: bytes, now_ns: int) -> None:
@@ -137,6 +142,7 @@ class Http1(Connection):
         if exchange is None:
             self.close()  # nobody asked
             return
+        exchange.began(now_ns)
         while self._head is None:
             data = self._early + data
             end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
@@ -152,33 +158,35 @@ class Http1(Connection):
                 self._chunks = Chunks() if head.is_chunked else None
         self._body(exchange, self._head, data, now_ns)
 
-    def _body(self, exchange: Exchange, head: Head, data: bytes, now_ns: int) -> None:
+    def _body(self, exchange: WireExchange, head: Head, data: bytes, now_ns: int) -> None:
         if self._chunks:
-            if (end := self._chunks.feed(data)) is not None:
-                self._finish(exchange, head, b"".join(self._chunks.pieces), now_ns, end == self._chunks.size)
+            end = self._chunks.feed(data)
+            for piece in self._chunks.take():
+                exchange.piece(piece, now_ns)
+            if end is not None:
+                self._finish(exchange, head, now_ns, end == self._chunks.size)
         elif head.length is None:
-            exchange.pieces.append(data)
-        elif len(data) == head.length:
-            self._finish(exchange, head, data, now_ns)
+            exchange.piece(data, now_ns)
         elif len(data) >= self._left:
-            exchange.pieces.append(data[: self._left])
-            self._finish(exchange, head, b"".join(exchange.pieces), now_ns, len(data) == self._left)
-        else:
-            exchange.pieces.append(data)
+            if self._left:
+                exchange.piece(data if len(data) == self._left else data[: self._left], now_ns)
+            self._finish(exchange, head, now_ns, len(data) == self._left)
+        elif data:
+            exchange.piece(data, now_ns)
             self._left -= len(data)
 
-    def _finish(self, exchange: Exchange, head: Head, body: bytes, now_ns: int, is_clean: bool = True) -> None:
+    def _finish(self, exchange: WireExchange, head: Head, now_ns: int, is_clean: bool = True) -> None:
         self._exchange = self._head = None
         if head.is_kept and is_clean and not self._unsent:
             self._owner.free(self)
         else:
             self.close()
-        exchange.answer = Answer(head.status, head.headers, body)
+        exchange.answer = Answer(head.status, head.headers, exchange.body())
         self._owner.ended(exchange, now_ns)
 
     def _end(self, now_ns: int) -> None:
         exchange, head = self._exchange, self._head
         if exchange and head and head.length is None and not head.is_chunked:
-            self._finish(exchange, head, b"".join(exchange.pieces), now_ns, False)
+            self._finish(exchange, head, now_ns, False)
         else:
             super()._end(now_ns)

@@ -8,7 +8,7 @@ from typing import Final
 
 import hpack
 
-from loadproof_clients.load.wire.connection import HEAD_BYTES_MAX, Broken
+from loadproof_clients.wire.connection import HEAD_BYTES_MAX, Broken
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES: Final = 9

@@ -11,11 +11,12 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import InferenceServerClient, InferInput, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from loadproof_clients.answers import Tensor
-from loadproof_clients.load.kserve import arrays, read_response
-from loadproof_clients.load.transports import Answered, Done, Failure
-from loadproof_clients.records import CONNECTION, GRPC_CODES, ID_HEADER, OK, TIMEOUT, UNREADABLE
+from loadproof_clients.apis import APIS
+from loadproof_clients.kserve.messages import read_response
+from loadproof_clients.records import CONNECTION, GRPC_CODES, ID_HEADER, TIMEOUT, UNREADABLE
 from loadproof_clients.spec import LoadSpec
+from loadproof_clients.tensors.tensor import Tensor, Tensors, to_array
+from loadproof_clients.transport import Done, Exchange, Failure
 
 grpc.experimental.gevent.init_gevent()  # has to happen before the first channel
 
@@ -32,32 +33,30 @@ CHANNEL: Final = [
 RESETS: Final = ("UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN")  # what gRPC makes of a connection or stream cut off
 
 
-def encode(request: Any) -> list[Any]:
-    """tritonclient's inputs of one payload; they hold the bytes to send and are shared by all clients."""
-    return [
-        InferInput(name, shape, datatype).set_data_from_numpy(array) for name, shape, datatype, array in arrays(request)
-    ]
-
-
 def _parse(message: bytes) -> Any:
-    """A broken answer is returned as its error: gRPC's future never tells of a deserialiser that raises."""
+    """A broken answer is returned as its error: gRPC's future never reports a deserialiser that raises."""
     try:
         return service_pb2.ModelInferResponse.FromString(message)
     except DecodeError as error:
         return error
 
 
-class GrpcTransport:
-    """One client (transports.Transport) over gRPC."""
+class TritonGrpc:
+    """One client (transport.Client) over gRPC."""
 
-    def __init__(self, spec: LoadSpec, inputs: Sequence[list[Any]]) -> None:
-        self._inputs = inputs
+    @classmethod
+    def encode(cls, spec: LoadSpec, payload: Tensors) -> list[Any]:
+        """tritonclient's inputs; they hold the bytes to send."""
+        return [InferInput(t.name, list(t.shape), t.datatype).set_data_from_numpy(to_array(t)) for t in payload]
+
+    def __init__(self, spec: LoadSpec, encoded: Sequence[list[Any]]) -> None:
+        self._inputs = encoded
         self._model = spec.model
         self._timeout_s = spec.load.timeout_s
         self._client = InferenceServerClient(spec.url, channel_args=CHANNEL)
         # tritonclient's own stub, but for how an answer is parsed: see _parse
         self._client._client_stub.ModelInfer = self._client._channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer",
+            APIS["kserve"].carriers["grpc"].inference_path,
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
             response_deserializer=_parse,
         )
@@ -71,8 +70,8 @@ class GrpcTransport:
         if not ready:
             raise Failure(GRPC_CODES["UNAVAILABLE"], "the server says that it is not ready")
 
-    def infer(self, payload: int, request_id: str) -> Answered:
-        sent_ns = time.monotonic_ns()
+    def infer(self, payload: int, request_id: str) -> Exchange:
+        exchange = Exchange(time.monotonic_ns())
         try:
             result = self._client.infer(
                 self._model,
@@ -81,21 +80,21 @@ class GrpcTransport:
                 client_timeout=self._timeout_s,
             )
         except InferenceServerException as error:
-            raise self._failure(error, overdue=self._overdue((time.monotonic_ns() - sent_ns) / 1e9)) from None
-        return Answered(sent_ns, time.monotonic_ns(), result)
+            return self._fail(exchange, time.monotonic_ns(), error)
+        return exchange.ended(time.monotonic_ns(), result)
 
     def start(self, payload: int, request_id: str, done: Done) -> None:
         """The answer is stamped in the channel's own greenlet. A greenlet for each request would cost as much CPU and a
         native thread of gevent's pool each, of which there are at most 1024.
         """
-        sent_ns = time.monotonic_ns()
+        exchange = Exchange(time.monotonic_ns())
 
         def ended(result: Any, error: Any) -> None:
             received_ns = time.monotonic_ns()
-            status = OK
-            if error is not None:
-                status = self._failure(error, overdue=self._overdue((received_ns - sent_ns) / 1e9)).status
-            done(sent_ns, received_ns, status, result)
+            if error is None:
+                done(exchange.ended(received_ns, result))
+            else:
+                done(self._fail(exchange, received_ns, error))
 
         self._client.async_infer(
             self._model,
@@ -113,16 +112,18 @@ class GrpcTransport:
     def held(self) -> int:
         return 0
 
-    def _overdue(self, waited_s: float) -> bool:
-        """The server knows the deadline too, and its word for it may be the first to arrive."""
-        return waited_s > 0.99 * self._timeout_s
+    def _fail(self, exchange: Exchange, received_ns: int, error: Any) -> Exchange:
+        # the server knows the deadline too, and its DEADLINE_EXCEEDED may be the first to arrive
+        is_overdue = received_ns - exchange.sent_ns > 0.99e9 * self._timeout_s
+        failure = self._failure(error, is_overdue=is_overdue)
+        return exchange.failed(received_ns, failure.status, str(failure))
 
-    def _failure(self, error: Any, *, overdue: bool = True) -> Failure:
-        """What came in the trailers keeps its name; what gRPC made up on this side gets ours (words of grpcio 1.85)."""
+    def _failure(self, error: Any, *, is_overdue: bool = True) -> Failure:
+        """A status from the trailers keeps its name; what gRPC made up here gets ours (by grpcio 1.85's texts)."""
         name = str(error.status()).removeprefix("StatusCode.")
         local = "Stream removed (" in str(error.debug_details())
         message = f"{name}: {error.message()}"
-        if self._aborted or (name == "DEADLINE_EXCEEDED" and (local or overdue)):
+        if self._aborted or (name == "DEADLINE_EXCEEDED" and (local or is_overdue)):
             return Failure(TIMEOUT, message)
         if name == "INTERNAL" and "deserializing response" in message:
             return Failure(UNREADABLE, message)
@@ -130,15 +131,15 @@ class GrpcTransport:
             return Failure(CONNECTION, message)
         return Failure(GRPC_CODES.get(name, GRPC_CODES["UNKNOWN"]), message)
 
-    def content(self, result: Any) -> Any:
+    def content(self, answer: Any) -> Any:
         return None
 
-    def tensors(self, result: Any) -> list[Tensor]:
-        answer = result.get_response()
-        if isinstance(answer, DecodeError):
-            raise Failure(UNREADABLE, str(answer))
+    def tensors(self, answer: Any) -> list[Tensor]:
+        response = answer.get_response()
+        if isinstance(response, DecodeError):
+            raise Failure(UNREADABLE, str(response))
         try:
-            return read_response(answer)
+            return read_response(response)
         except ValueError as error:
             raise Failure(UNREADABLE, str(error)) from None
 

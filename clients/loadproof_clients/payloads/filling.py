@@ -1,4 +1,4 @@
-"""Fills tensors: seeded random values of every KServe datatype, or pictures, within an input's range."""
+"""Fills tensors: seeded random values of every datatype, or pictures, within an input's range."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import Any, Final, NamedTuple
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from tritonclient.utils import triton_to_np_dtype
 
-from loadproof_clients.shapes import Input, Mistake, PayloadError, Shape, unknown_names
+from loadproof_clients.payloads.shapes import Input, Mistake, PayloadError, Shape, unknown_names
+from loadproof_clients.tensors.tensor import DTYPES, FLOATS, Array
 
-Tensor = npt.NDArray[Any]
 Range = tuple[float, float]
 
-FLOATS: Final = ("FP16", "BF16", "FP32", "FP64")
 STRING_LENGTH: Final = 16
 _LETTERS: Final = np.frombuffer((string.ascii_letters + string.digits).encode(), "S1")
 
@@ -32,12 +30,10 @@ class Layout(NamedTuple):
 
 
 def dtype_of(described: Input) -> np.dtype[Any]:
-    """numpy's type of a KServe datatype (BF16: ml_dtypes.bfloat16; BYTES: object); PayloadError for an unknown one."""
-    found = triton_to_np_dtype(described.datatype)
-    if found is None:
-        raise PayloadError([Mistake("server.model", f"{described}: KServe has no datatype {described.datatype}")])
-    dtype: np.dtype[Any] = np.dtype(found)
-    return dtype
+    """The input's numpy type (BF16: ml_dtypes.bfloat16; BYTES: object); PayloadError for an unknown one."""
+    if described.datatype not in DTYPES:
+        raise PayloadError([Mistake("server.model", f"{described}: there is no datatype {described.datatype}")])
+    return DTYPES[described.datatype]
 
 
 def item_bytes(described: Input) -> int:
@@ -62,7 +58,7 @@ def range_mistakes(inputs: Sequence[Input], ranges: Mapping[str, Range]) -> list
     return mistakes
 
 
-def random_tensor(described: Input, shape: Shape, limits: Range | None, random: np.random.Generator) -> Tensor:
+def random_tensor(described: Input, shape: Shape, limits: Range | None, random: np.random.Generator) -> Array:
     """Uniform values: floats in [0, 1], 8-bit integers over their whole range, others in [0, 127], ends included."""
     dtype = dtype_of(described)
     if described.datatype == "BOOL":
@@ -88,20 +84,20 @@ def image_layout(described: Input, shape: Shape) -> Layout | None:
     return Layout(shape[1], shape[2], shape[3], channels_first=False) if shape[3] in (1, 3) else None
 
 
-def pixel_tensor(described: Input, pixels: npt.NDArray[np.uint8], limits: Range | None, layout: Layout) -> Tensor:
+def pixel_tensor(described: Input, pixels: npt.NDArray[np.uint8], limits: Range | None, layout: Layout) -> Array:
     """Pictures [batch, height, width, channels] as the input's tensor: 0..255 mapped linearly to the input's range.
 
     Without a range: [0, 1] for floats, the datatype's 256 values for 8-bit integers, [0, 255] for wider ones.
     """
     dtype = dtype_of(described)
-    ordered: Tensor = pixels.transpose(0, 3, 1, 2) if layout.channels_first else pixels
+    ordered: Array = pixels.transpose(0, 3, 1, 2) if layout.channels_first else pixels
     if described.datatype in FLOATS:
         low, high = limits or (0, 1)
     else:
         low, high = limits or ((-128, 127) if described.datatype == "INT8" else (0, 255))
     wide: Any = np.float32 if described.datatype in ("FP16", "BF16", "FP32") else np.float64
     values = ordered.astype(wide) * wide((high - low) / 255) + wide(low)
-    filled: Tensor = (values if described.datatype in FLOATS else np.rint(values)).astype(dtype, order="C")
+    filled: Array = (values if described.datatype in FLOATS else np.rint(values)).astype(dtype, order="C")
     return filled
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import gevent
 from gevent.monkey import get_original
 
-from loadproof_clients.records import CONNECTION, OK, UNREADABLE
+from loadproof_clients.records import CONNECTION, UNKNOWN_NS, UNREADABLE
+from loadproof_clients.transport import Exchange
 
 READ, WRITE = 1, 2
 RECEIVED_BYTES: Final = 1 << 16  # at most, by one call; four times as much would cost 12 us more a call, in malloc
@@ -35,48 +36,45 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Exchange:
-    """One request and what became of it; `done` is called with it once it ended."""
+class WireExchange(Exchange):
+    """An Exchange and where it is on the wire; `done` is called with it once it ended."""
 
-    __slots__ = (
-        "answer",
-        "connection",
-        "done",
-        "headers",
-        "http_status",
-        "message",
-        "pieces",
-        "received_ns",
-        "sent_ns",
-        "status",
-        "stream",
-        "unsent",
-        "window",
-    )
+    __slots__ = ("connection", "done", "headers", "http_status", "stream", "unsent", "window")
     answer: Answer  # where the status is OK
     unsent: memoryview  # of a large body over HTTP/2, and how much of it the peer takes
     window: int
 
-    def __init__(self, done: Callable[[Exchange], None]) -> None:
+    def __init__(self, done: Callable[[WireExchange], None]) -> None:
+        super().__init__()
         self.done = done
-        self.sent_ns = self.received_ns = 0
-        self.status = OK  # of loadproof_clients.records
-        self.message = ""
         self.connection: Connection | None = None
         self.stream = self.http_status = 0
         self.headers: Mapping[bytes, bytes] = NO_HEADERS
-        self.pieces: list[bytes] = []  # of the body that came
+
+    def began(self, now_ns: int) -> None:
+        """The first bytes of the answer are there."""
+        if self.first_byte_ns == UNKNOWN_NS:
+            self.first_byte_ns = now_ns
+
+    def piece(self, data: bytes, now_ns: int) -> None:
+        """A part of the body is there."""
+        self.pieces.append(data)
+        self.piece_ns.append(now_ns)
+
+    def body(self) -> bytes:
+        """All pieces together."""
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
 
 
 class Owner(Protocol):
-    """Who is told what happens on a connection."""
+    """What a connection reports to."""
 
     held: int  # requests until now that waited for one of the server's streams
 
-    def ended(self, exchange: Exchange, received_ns: int) -> None:
+    def ended(self, exchange: WireExchange, received_ns: int) -> None:
         """It has an answer, or another status than OK and a message."""
 
-    def place(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def place(self, exchange: WireExchange, head: bytes, body: bytes) -> None:
         """It was not sent, and this connection takes it no more: another one is to."""
 
     def free(self, connection: Connection) -> None:
@@ -91,8 +89,8 @@ class Owner(Protocol):
 def dial(address: Address) -> socket.socket:
     """A socket that connects; raises OSError where it cannot even begin.
 
-    Who uses it need not wait: until it is connected it takes and brings nothing, and then what it could not brings
-    the error.
+    The caller need not wait: the socket becomes writable when it is connected, and readable when that failed; the
+    read then returns the error.
     """
     family, target = address
     sock = adopt(Socket(family, socket.SOCK_STREAM).detach())
@@ -132,12 +130,12 @@ class Connection:
         """A request's head that ends with the name of the id's header, and the id."""
         raise NotImplementedError
 
-    def send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
-        """Sends a request; how it ended is told to the owner."""
+    def send(self, exchange: WireExchange, head: bytes, body: bytes) -> None:
+        """Sends a request; its end is reported to the owner."""
         raise NotImplementedError
 
-    def drop(self, exchange: Exchange) -> None:
-        """Gives a request up: nothing more is told of it."""
+    def drop(self, exchange: WireExchange) -> None:
+        """Gives a request up: nothing more is reported of it."""
         raise NotImplementedError
 
     def take(self, data: bytes, now_ns: int) -> None:
@@ -151,7 +149,7 @@ class Connection:
     def _drained(self) -> None:
         """All that was to be sent has left."""
 
-    def _in_flight(self) -> list[Exchange]:
+    def _in_flight(self) -> list[WireExchange]:
         """Those that end with the connection."""
         raise NotImplementedError
 

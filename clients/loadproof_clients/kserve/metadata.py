@@ -5,12 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from loadproof_clients.shapes import Input
+from loadproof_clients.payloads.shapes import Input
 from loadproof_clients.spec import LoadSpec
-
-
-class MetadataFailed(Exception):
-    """The server did not say; one clear line."""
+from loadproof_clients.transport import MetadataFailed
 
 
 def ask(spec: LoadSpec) -> list[Input]:
@@ -26,7 +23,7 @@ def _grpc(spec: LoadSpec) -> dict[str, Any]:
     from tritonclient.grpc import InferenceServerClient
     from tritonclient.utils import InferenceServerException
 
-    from loadproof_clients.load.triton_grpc import CHANNEL  # it tells gRPC of gevent, before the first channel
+    from loadproof_clients.kserve.tritonclient_grpc import CHANNEL  # its import makes gRPC cooperate with gevent
 
     with closing(InferenceServerClient(spec.url, channel_args=CHANNEL)) as client:
         try:

@@ -1,8 +1,4 @@
-"""Makes the distinct inputs of a run from the model's metadata and the load specification, and keeps them in files.
-
-A file of payloads or answers holds length-delimited protobuf messages, one after the other: KServe `ModelInferRequest`
-or `ModelInferResponse`, with the tensors in raw contents.
-"""
+"""Makes the distinct inputs of a run from the model's metadata and the load specification."""
 
 from __future__ import annotations
 
@@ -10,28 +6,30 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from google.protobuf import proto
-from google.protobuf.message import DecodeError
-from tritonclient.grpc import service_pb2
-from tritonclient.utils import serialize_byte_tensor
 
-from loadproof_clients import arrays, images
-from loadproof_clients.shapes import Input, Mistake, PayloadError, Shape, resolve
+from loadproof_clients.payloads import arrays, images
+from loadproof_clients.payloads.filling import (
+    Layout,
+    image_layout,
+    item_bytes,
+    pixel_tensor,
+    random_tensor,
+    range_mistakes,
+)
+from loadproof_clients.payloads.shapes import Input, Mistake, PayloadError, Shape, resolve
 from loadproof_clients.spec import Load
-from loadproof_clients.tensors import Layout, image_layout, item_bytes, pixel_tensor, random_tensor, range_mistakes
+from loadproof_clients.tensors.tensor import Array, Tensors, from_array
 
-BYTES_MAX: Final = 1 << 30  # of all payloads of a run together; also KServe's largest message
+BYTES_MAX: Final = 1 << 30  # of all payloads of a run together; also gRPC's largest message
 
-Tensor = npt.NDArray[Any]
-Source = Callable[[int], Tensor]  # number of the payload -> the input's tensor in it
+Source = Callable[[int], Array]  # number of the payload -> the input's tensor in it
 
 
-def make(inputs: Sequence[Input], load: Load, model: str) -> Iterator[Any]:
-    """The run's payloads: ModelInferRequest messages, no two alike, `load.payloads` of them if the source has as many.
+def make(inputs: Sequence[Input], load: Load) -> Iterator[Tensors]:
+    """The run's payloads, all different: `load.payloads` of them if the source has as many.
 
     Everything is checked before the first is made: raises PayloadError with all mistakes. Payload k depends on
     `load.seed` and k alone.
@@ -58,47 +56,21 @@ def make(inputs: Sequence[Input], load: Load, model: str) -> Iterator[Any]:
         for described in inputs:
             if described.name in pictures:
                 sources[described.name] = _album(described, shapes[described.name][0], load, *pictures[described.name])
-    return _distinct(_request(inputs, sources, model, number) for number in range(count))
+    return _distinct(_payload(inputs, sources, number) for number in range(count))
 
 
-def write_messages(path: Path, messages: Iterable[Any]) -> int:
-    """Write protobuf messages to the file; returns how many."""
-    count = 0
-    with path.open("wb") as file:
-        for message in messages:
-            proto.serialize_length_prefixed(message, file)
-            count += 1
-    return count
-
-
-def read_messages(path: Path, message_class: type[Any]) -> Iterator[Any]:
-    """The file's messages, one after the other; ValueError where the file is cut off or not of this kind."""
-    with path.open("rb") as file:
-        try:
-            while (message := proto.parse_length_prefixed(message_class, file)) is not None:
-                yield message
-        except (DecodeError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: not a whole file of {message_class.__name__} messages: {error}") from None
-
-
-def _distinct(messages: Iterable[Any]) -> Iterator[Any]:
+def _distinct(payloads: Iterable[Tensors]) -> Iterator[Tensors]:
     """Without the repeated: a BOOL has two values, and a folder may hold copies of a picture."""
     seen: set[bytes] = set()
-    for message in messages:
-        digest = hashlib.sha256(b"".join(message.raw_input_contents)).digest()
+    for payload in payloads:
+        digest = hashlib.sha256(b"".join(tensor.raw for tensor in payload)).digest()
         if digest not in seen:
             seen.add(digest)
-            yield message
+            yield payload
 
 
-def _request(inputs: Sequence[Input], sources: Mapping[str, Source], model: str, number: int) -> Any:
-    request = service_pb2.ModelInferRequest(model_name=model)
-    for described in inputs:
-        tensor = np.asarray(sources[described.name](number))
-        request.inputs.add(name=described.name, datatype=described.datatype, shape=tensor.shape)
-        raw = serialize_byte_tensor(tensor).item() if described.datatype == "BYTES" else tensor.tobytes()
-        request.raw_input_contents.append(raw)
-    return request
+def _payload(inputs: Sequence[Input], sources: Mapping[str, Source], number: int) -> Tensors:
+    return [from_array(i.name, i.datatype, np.asarray(sources[i.name](number))) for i in inputs]
 
 
 def _check_size(inputs: Sequence[Input], shapes: Mapping[str, Shape], payloads: int) -> None:
@@ -141,7 +113,7 @@ def _pictures(
 def _album(described: Input, batch: int, load: Load, layout: Layout, pictures: list[images.Picture]) -> Source:
     """`batch` pictures a payload, in order; where the last payload lacks some, from the first again."""
 
-    def tensor(number: int) -> Tensor:
+    def tensor(number: int) -> Array:
         chosen = [pictures[(number * batch + row) % len(pictures)] for row in range(batch)]
         return pixel_tensor(described, np.stack(chosen), load.ranges.get(described.name), layout)
 

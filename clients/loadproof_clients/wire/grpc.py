@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
-from google.protobuf.message import DecodeError
-from tritonclient.grpc import service_pb2
-
-from loadproof_clients.answers import Tensor
-from loadproof_clients.load.kserve import read_response
-from loadproof_clients.load.transports import Failure
-from loadproof_clients.load.wire.client import Message, WireClient
-from loadproof_clients.load.wire.connection import Answer
-from loadproof_clients.load.wire.frames import literal, text
-from loadproof_clients.load.wire.http2 import Http2
-from loadproof_clients.records import GRPC_CODES, ID_HEADER, OK, UNREADABLE
+from loadproof_clients.records import GRPC_CODES, ID_HEADER, OK
 from loadproof_clients.spec import LoadSpec
+from loadproof_clients.wire.client import Message, WireClient
+from loadproof_clients.wire.connection import Answer
+from loadproof_clients.wire.frames import literal, text
+from loadproof_clients.wire.http2 import Http2
 
-SERVICE: Final = "/inference.GRPCInferenceService/"
 # What gRPC makes of an HTTP status that is not 200 (grpc/doc/http-grpc-status-mapping.md); UNKNOWN for any other.
 OF_HTTP: Final = {
     400: "INTERNAL",
@@ -33,19 +26,19 @@ OF_HTTP: Final = {
 }
 
 
-def encode(spec: LoadSpec, request: Any) -> Message:
-    """A ModelInferRequest as gRPC sends it."""
+def request(spec: LoadSpec, path: str, message: bytes) -> Message:
+    """A unary call with an id, as gRPC sends it; `message` is serialised already."""
     timeout = f"{max(1, round(spec.load.timeout_s * 1000))}m".encode()
-    fields = head(spec.url, "ModelInfer") + literal(b"grpc-timeout", timeout) + b"\0" + text(ID_HEADER.encode())
-    return Message(fields, frame(request.SerializeToString()))
+    fields = head(spec.url, path) + literal(b"grpc-timeout", timeout) + b"\0" + text(ID_HEADER.encode())
+    return Message(fields, frame(message))
 
 
-def head(url: str, method: str) -> bytes:
+def head(url: str, path: str) -> bytes:
     """The header block of every request; what HPACK's static table knows is an index of one byte."""
     return b"".join(
         (
             b"\x83\x86",  # :method: POST, :scheme: http
-            b"\x04" + text(f"{SERVICE}{method}".encode()),  # :path
+            b"\x04" + text(path.encode()),  # :path
             b"\x01" + text(url.encode()),  # :authority
             literal(b"content-type", b"application/grpc"),
             literal(b"te", b"trailers"),
@@ -58,19 +51,10 @@ def frame(message: bytes) -> bytes:
     return struct.pack(">BI", 0, len(message)) + message
 
 
-class GrpcWire(WireClient):
+class GrpcClient(WireClient):
     """One client over one HTTP/2 connection, which all its requests share."""
 
     engine = Http2
-
-    def question(self) -> Message:
-        return Message(head(self._url, "ServerReady"), frame(b""))
-
-    def is_ready(self, answer: Answer) -> bool:
-        try:
-            return bool(service_pb2.ServerReadyResponse.FromString(unframed(answer.body)).ready)
-        except (DecodeError, ValueError) as error:
-            raise Failure(UNREADABLE, str(error)) from None
 
     def judge(self, answer: Answer) -> tuple[int, str]:
         code = answer.headers.get(b"grpc-status")
@@ -81,12 +65,6 @@ class GrpcWire(WireClient):
             return int(code) if int(code) in GRPC_CODES.values() else GRPC_CODES["UNKNOWN"], message
         status = answer.http_status
         return GRPC_CODES[OF_HTTP.get(status, "UNKNOWN")], f"HTTP status {status} without a gRPC status"
-
-    def tensors(self, result: Answer) -> list[Tensor]:
-        try:
-            return read_response(service_pb2.ModelInferResponse.FromString(unframed(result.body)))
-        except (DecodeError, ValueError) as error:
-            raise Failure(UNREADABLE, str(error)) from None
 
 
 def unframed(body: bytes) -> bytes:

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from tritonclient.utils import triton_to_np_dtype
 
-from loadproof_clients.shapes import Input, PayloadError
-from loadproof_clients.tensors import dtype_of, image_layout, item_bytes, pixel_tensor, random_tensor, range_mistakes
+from loadproof_clients.payloads.filling import (
+    dtype_of,
+    image_layout,
+    item_bytes,
+    pixel_tensor,
+    random_tensor,
+    range_mistakes,
+)
+from loadproof_clients.payloads.shapes import Input, PayloadError
 
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
 SIGNED = ("INT8", "INT16", "INT32", "INT64")
@@ -77,7 +84,7 @@ def test_sound_ranges_are_no_mistake_and_an_unknown_name_is() -> None:
 
 
 def test_an_unknown_datatype_is_named() -> None:
-    with pytest.raises(PayloadError, match="KServe has no datatype FP8"):
+    with pytest.raises(PayloadError, match="there is no datatype FP8"):
         dtype_of(of("FP8"))
 
 

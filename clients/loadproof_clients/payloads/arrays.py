@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from loadproof_clients.shapes import Input, Mistake, PayloadError
-from loadproof_clients.tensors import dtype_of
-
-Tensor = npt.NDArray[Any]
+from loadproof_clients.payloads.filling import dtype_of
+from loadproof_clients.payloads.shapes import Input, Mistake, PayloadError
+from loadproof_clients.tensors.tensor import Array
 
 
-def load(path: Path, inputs: Sequence[Input]) -> dict[str, Tensor]:
+def load(path: Path, inputs: Sequence[Input]) -> dict[str, Array]:
     """The arrays by input name: a .npy for a model of one input, a .npz with an array for each of several.
 
     Raises PayloadError where the file cannot be read, names differ, or values do not fit the input's datatype.
@@ -28,7 +25,7 @@ def load(path: Path, inputs: Sequence[Input]) -> dict[str, Tensor]:
     return {described.name: _converted(path, found[described.name], described) for described in inputs}
 
 
-def _read(path: Path, inputs: Sequence[Input]) -> dict[str, Tensor]:
+def _read(path: Path, inputs: Sequence[Input]) -> dict[str, Array]:
     try:
         opened = np.load(path, allow_pickle=False)
         if isinstance(opened, np.ndarray):
@@ -43,7 +40,7 @@ def _read(path: Path, inputs: Sequence[Input]) -> dict[str, Tensor]:
         raise _wrong(path, "is not a .npy or .npz file of numbers or strings") from None
 
 
-def _converted(path: Path, array: Tensor, described: Input) -> Tensor:
+def _converted(path: Path, array: Array, described: Input) -> Array:
     """The array in the input's datatype: floats may round, integers and strings must stay what they are."""
     dtype = dtype_of(described)
     if described.datatype == "BYTES" and array.dtype.kind in "SU":

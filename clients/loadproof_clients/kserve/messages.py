@@ -1,14 +1,13 @@
-"""KServe's messages as the clients need them: a request's inputs as arrays, a response's outputs as raw tensors."""
+"""KServe's protobuf messages from and to tensors, whatever carries them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
+from tritonclient.grpc import service_pb2
 
-from loadproof_clients.answers import Tensor, pack
+from loadproof_clients.tensors.tensor import Tensor, Tensors, pack
 
 CONTENTS: Final = {
     "BOOL": "bool_contents",
@@ -26,17 +25,13 @@ CONTENTS: Final = {
 }
 
 
-def arrays(request: Any) -> list[tuple[str, list[int], str, Any]]:
-    """The inputs of a ModelInferRequest with raw contents: (name, shape, datatype, numpy array) each."""
-    found = []
-    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
-        shape = list(tensor.shape)
-        if tensor.datatype == "BYTES":
-            array = deserialize_bytes_tensor(raw)
-        else:
-            array = np.frombuffer(raw, triton_to_np_dtype(tensor.datatype))
-        found.append((tensor.name, shape, tensor.datatype, array.reshape(shape)))
-    return found
+def request(model: str, inputs: Tensors) -> Any:
+    """A ModelInferRequest with the inputs in raw contents."""
+    message = service_pb2.ModelInferRequest(model_name=model)
+    for tensor in inputs:
+        message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        message.raw_input_contents.append(bytes(tensor.raw))
+    return message
 
 
 def read_response(answer: Any) -> list[Tensor]:

@@ -2,7 +2,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from loadproof_clients.answers import Tensor, agree, pack
+from loadproof_clients.tensors.matching import agree
+from loadproof_clients.tensors.tensor import Tensor, pack
 
 BF16_ONE, BF16_NEXT, BF16_NAN = 0x3F80, 0x3F81, 0x7FC0
 

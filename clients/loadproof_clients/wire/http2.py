@@ -6,9 +6,10 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from loadproof_clients.load.wire import frames
-from loadproof_clients.load.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Exchange, Owner
-from loadproof_clients.load.wire.frames import (
+from loadproof_clients.records import CONNECTION, OK
+from loadproof_clients.wire import frames
+from loadproof_clients.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Owner, WireExchange
+from loadproof_clients.wire.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -18,7 +19,6 @@ from loadproof_clients.load.wire.frames import (
     frame,
     frame_head,
 )
-from loadproof_clients.records import CONNECTION, OK
 
 REFILL_BYTES: Final = 1 << 30  # of the connection's window of 2 GiB; a stream's is as large, and no answer is larger
 GREETING: Final = (
@@ -40,9 +40,9 @@ class Http2(Connection):
     def __init__(self, owner: Owner, sock: socket.socket) -> None:
         super().__init__(owner, sock)
         self._headers = frames.HeaderReader()
-        self._streams: dict[int, Exchange] = {}
-        self._large: dict[int, Exchange] = {}  # those of which body is left to be sent
-        self._waiting: dict[Exchange, tuple[bytes, bytes]] = {}  # for a stream, in order
+        self._streams: dict[int, WireExchange] = {}
+        self._large: dict[int, WireExchange] = {}  # those of which body is left to be sent
+        self._waiting: dict[WireExchange, tuple[bytes, bytes]] = {}  # for a stream, in order
         self._next = 1
         self._is_leaving = False
         self._limit, self._is_met = frames.UNMET_STREAMS, False  # how many, and whether the peer has said so
@@ -51,13 +51,14 @@ class Http2(Connection):
         self._early = b""  # of a frame that did not come whole
         self._block: tuple[int, int, bytes] | None = None  # flags, stream and begin of a header block that goes on
         self._taken = 0  # of the connection's window, since it was refilled
+        self._now_ns = 0  # when the bytes that are being read came
         self._write(GREETING)
 
     @staticmethod
     def named(head: bytes, request_id: bytes) -> bytes:
         return head + frames.text(request_id)
 
-    def send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def send(self, exchange: WireExchange, head: bytes, body: bytes) -> None:
         if len(self._streams) >= self._limit:
             self._waiting[exchange] = head, body
             self._owner.held += 1
@@ -80,7 +81,7 @@ class Http2(Connection):
         self._write(opening, head)
         self._drained()
 
-    def drop(self, exchange: Exchange) -> None:
+    def drop(self, exchange: WireExchange) -> None:
         if self._streams.get(exchange.stream) is exchange:
             self._reset(exchange.stream)
             self._forget(exchange.stream)
@@ -106,7 +107,7 @@ class Http2(Connection):
         self._is_leaving = True
         self._owner.leaving(self)
 
-    def _in_flight(self) -> list[Exchange]:
+    def _in_flight(self) -> list[WireExchange]:
         return [*self._streams.values(), *self._waiting]
 
     # large bodies
@@ -136,16 +137,17 @@ class Http2(Connection):
     # what comes
 
     def take(self, data: bytes, now_ns: int) -> None:
-        ended: list[Exchange] = []
+        ended: list[WireExchange] = []
+        self._now_ns = now_ns
         try:
             self._frames(self._early + data if self._early else data, ended)
         finally:
             for exchange in ended:
                 if exchange.status == OK:
-                    exchange.answer = Answer(exchange.http_status, exchange.headers, b"".join(exchange.pieces))
+                    exchange.answer = Answer(exchange.http_status, exchange.headers, exchange.body())
                 self._owner.ended(exchange, now_ns)
 
-    def _frames(self, data: bytes, ended: list[Exchange]) -> None:
+    def _frames(self, data: bytes, ended: list[WireExchange]) -> None:
         at, end = 0, len(data)
         while end - at >= frames.HEAD_BYTES:
             high, low, kind, flags, number = frames.HEAD.unpack_from(data, at)
@@ -161,7 +163,7 @@ class Http2(Connection):
             self._write(frames.window_update(self._taken))
             self._taken = 0
 
-    def _frame(self, kind: int, flags: int, number: int, payload: bytes, ended: list[Exchange]) -> None:
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         if self._block and (kind != frames.CONTINUATION or number != self._block[1]):
             raise Broken("a header block that does not go on")
         if kind == DATA:
@@ -175,17 +177,17 @@ class Http2(Connection):
         elif kind == frames.PUSH_PROMISE:
             raise Broken("a push that was not asked for")
 
-    def _data(self, flags: int, number: int, payload: bytes, ended: list[Exchange]) -> None:
+    def _data(self, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         self._taken += len(payload)
         exchange = self._streams.get(number)
         if exchange is None:
             self._check_known(number)
             return
-        exchange.pieces.append(frames.unpadded(flags & PADDED, payload) if flags & PADDED else payload)
+        exchange.piece(frames.unpadded(flags & PADDED, payload) if flags & PADDED else payload, self._now_ns)
         if flags & END_STREAM:
             self._finish(exchange, ended)
 
-    def _head(self, flags: int, number: int, block: bytes, ended: list[Exchange]) -> None:
+    def _head(self, flags: int, number: int, block: bytes, ended: list[WireExchange]) -> None:
         if not flags & END_HEADERS:
             self._block = flags, number, block
             return
@@ -194,6 +196,7 @@ class Http2(Connection):
         if exchange is None:
             self._check_known(number)
             return
+        exchange.began(self._now_ns)
         status = headers.get(b":status", b"")
         if status.isdigit():
             exchange.http_status = int(status)
@@ -201,7 +204,7 @@ class Http2(Connection):
         if flags & END_STREAM:
             self._finish(exchange, ended)
 
-    def _continue(self, flags: int, payload: bytes, ended: list[Exchange]) -> None:
+    def _continue(self, flags: int, payload: bytes, ended: list[WireExchange]) -> None:
         if not self._block:
             raise Broken("the rest of a header block that did not begin")
         flags_before, number, block = self._block
@@ -210,7 +213,7 @@ class Http2(Connection):
         self._block = None
         self._head(flags_before | flags & END_HEADERS, number, block + payload, ended)
 
-    def _finish(self, exchange: Exchange, ended: list[Exchange]) -> None:
+    def _finish(self, exchange: WireExchange, ended: list[WireExchange]) -> None:
         ended.append(exchange)
         if exchange.stream in self._large:
             self._reset(exchange.stream)
@@ -221,19 +224,19 @@ class Http2(Connection):
         if number >= self._next or number % 2 == 0:
             raise Broken("a frame of a stream that was not opened")
 
-    def _fail_stream(self, exchange: Exchange, message: str, ended: list[Exchange]) -> None:
+    def _fail_stream(self, exchange: WireExchange, message: str, ended: list[WireExchange]) -> None:
         exchange.status, exchange.message = CONNECTION, message
         ended.append(exchange)
         self._forget(exchange.stream)
 
-    def _reset_came(self, flags: int, number: int, payload: bytes, ended: list[Exchange]) -> None:
+    def _reset_came(self, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         code, exchange = frames.number(payload), self._streams.get(number)
         if exchange:
             self._fail_stream(exchange, f"the server reset the stream (error {code})", ended)
         else:
             self._check_known(number)
 
-    def _settings_came(self, flags: int, number: int, payload: bytes, ended: list[Exchange]) -> None:
+    def _settings_came(self, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         if flags & frames.ACK:
             return
         if not self._is_met:
@@ -253,13 +256,13 @@ class Http2(Connection):
         self._admit()
         self._drained()
 
-    def _ping_came(self, flags: int, number: int, payload: bytes, ended: list[Exchange]) -> None:
+    def _ping_came(self, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         if len(payload) != 8:
             raise Broken("a ping of a wrong size")
         if not flags & frames.ACK:
             self._write(frame(frames.PING, frames.ACK, 0, payload))
 
-    def _goaway_came(self, flags: int, number: int, payload: bytes, ended: list[Exchange]) -> None:
+    def _goaway_came(self, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         """Streams after the last that the server names are refused, those that wait go elsewhere; the others go on."""
         last = frames.number(payload[:4])
         waiting, self._waiting = self._waiting, {}
@@ -272,7 +275,7 @@ class Http2(Connection):
         if not self._streams:
             self.close()
 
-    def _window_came(self, flags: int, number: int, payload: bytes, ended: list[Exchange]) -> None:
+    def _window_came(self, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         more, large = frames.number(payload), self._large.get(number)
         if number == 0:
             self._window += more

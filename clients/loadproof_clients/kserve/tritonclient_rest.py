@@ -10,26 +10,18 @@ from http.client import HTTPException
 from typing import Any
 
 import gevent
-from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.http import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from loadproof_clients.answers import Tensor, pack
-from loadproof_clients.load.kserve import arrays
-from loadproof_clients.load.transports import Answered, Done, Failure
-from loadproof_clients.records import CONNECTION, ID_HEADER, OK, TIMEOUT, UNREADABLE
+from loadproof_clients.kserve.json_tensors import binary_inputs, read_result
+from loadproof_clients.records import CONNECTION, ID_HEADER, TIMEOUT, UNREADABLE
 from loadproof_clients.spec import LoadSpec
+from loadproof_clients.tensors.tensor import Tensor, Tensors
+from loadproof_clients.transport import Done, Exchange, Failure
 
 
-def encode_rest(request: Any) -> list[Any]:
-    """tritonclient's inputs of one payload, as binary data; they are shared by all clients."""
-    return [
-        InferInput(name, shape, datatype).set_data_from_numpy(array, binary_data=True)
-        for name, shape, datatype, array in arrays(request)
-    ]
-
-
-class RestConnection:
-    """One connection of HTTP/1.1, which carries one request at a time (transports.Transport)."""
+class _Connection:
+    """One connection of HTTP/1.1, which carries one request at a time."""
 
     def __init__(self, spec: LoadSpec, inputs: Sequence[list[Any]]) -> None:
         self._url = spec.url
@@ -62,16 +54,23 @@ class RestConnection:
         finally:
             timer.close()
 
-    def infer(self, payload: int, request_id: str) -> Answered:
-        # network_timeout is for each read; the whole request needs a timer of its own
+    def infer(self, payload: int, request_id: str) -> Exchange:
+        exchange = Exchange(time.monotonic_ns())
+        try:
+            result = self._infer(payload, request_id, exchange)
+        except Failure as failure:
+            return exchange.failed(time.monotonic_ns(), failure.status, str(failure))
+        return exchange.ended(time.monotonic_ns(), result)
+
+    def _infer(self, payload: int, request_id: str, exchange: Exchange) -> Any:
         if self._aborted:
             raise Failure(TIMEOUT, "given up before it was sent")
         self._greenlet = gevent.getcurrent()
+        # network_timeout is for each read; the whole request needs a timer of its own
         self._timer = gevent.Timeout.start_new(self._timeout_s)
-        sent_ns = time.monotonic_ns()
+        exchange.sent_ns = time.monotonic_ns()
         try:
-            result = self._client.infer(self._model, self._inputs[payload], headers={ID_HEADER: request_id})
-            return Answered(sent_ns, time.monotonic_ns(), result)
+            return self._client.infer(self._model, self._inputs[payload], headers={ID_HEADER: request_id})
         except InferenceServerException as error:
             raise Failure(_status_of(error), str(error)) from None
         except (gevent.Timeout, TimeoutError):
@@ -95,12 +94,12 @@ class RestConnection:
         if not self._aborted:
             self._client = self._open()
 
-    def content(self, result: Any) -> Any:
+    def content(self, answer: Any) -> Any:
         return None
 
-    def tensors(self, result: Any) -> list[Tensor]:
+    def tensors(self, answer: Any) -> list[Tensor]:
         try:
-            return read_result(result)
+            return read_result(answer)
         except (ValueError, KeyError, TypeError) as error:
             raise Failure(UNREADABLE, f"{type(error).__name__}: {error}") from None
 
@@ -113,17 +112,22 @@ class RestConnection:
         self._client.close()
 
 
-class RestClient(RestConnection):
-    """A client (transports.OpenTransport): in the open loop it opens further connections while its own are busy.
+class TritonRest(_Connection):
+    """A client (transport.Client): in the open loop it opens further connections while its own are busy.
 
     They are kept, and the one that was used last is used first, so that as few as possible stay warm.
     """
 
-    def __init__(self, spec: LoadSpec, inputs: Sequence[list[Any]]) -> None:
-        super().__init__(spec, inputs)
-        self._another: Callable[[], RestConnection] = partial(RestConnection, spec, inputs)
-        self._further: list[RestConnection] = []
-        self._idle: list[RestConnection] = [self]
+    @classmethod
+    def encode(cls, spec: LoadSpec, payload: Tensors) -> list[Any]:
+        """tritonclient's inputs, as binary data."""
+        return binary_inputs(payload)
+
+    def __init__(self, spec: LoadSpec, encoded: Sequence[list[Any]]) -> None:
+        super().__init__(spec, encoded)
+        self._another: Callable[[], _Connection] = partial(_Connection, spec, encoded)
+        self._further: list[_Connection] = []
+        self._idle: list[_Connection] = [self]
 
     @property
     def connections(self) -> int:
@@ -139,15 +143,10 @@ class RestClient(RestConnection):
             self._idle.append(another)
         gevent.spawn(self._exchange, self._idle.pop(), payload, request_id, done)
 
-    def _exchange(self, connection: RestConnection, payload: int, request_id: str, done: Done) -> None:
-        sent_ns = time.monotonic_ns()
-        status = OK
-        try:
-            sent_ns, received_ns, result = connection.infer(payload, request_id)
-        except Failure as failure:
-            received_ns, status, result = time.monotonic_ns(), failure.status, None
+    def _exchange(self, connection: _Connection, payload: int, request_id: str, done: Done) -> None:
+        exchange = connection.infer(payload, request_id)
         self._idle.append(connection)
-        done(sent_ns, received_ns, status, result)
+        done(exchange)
 
     def abort(self) -> None:
         super().abort()
@@ -183,17 +182,3 @@ def _status_of(error: Any) -> int:
 def _failure_of_http(error: HTTPException) -> Failure:
     """geventhttpclient says with one class that the server closed too early and that it does not speak HTTP."""
     return Failure(CONNECTION if "closed" in str(error) else UNREADABLE, f"{type(error).__name__}: {error}")
-
-
-def read_result(result: Any) -> list[Tensor]:
-    """The outputs as raw bytes; `_buffer` is private, but the public as_numpy decodes what is compared as bytes."""
-    tensors, at = [], 0
-    for output in result.get_response()["outputs"]:
-        size = output.get("parameters", {}).get("binary_data_size")
-        if size is None:
-            raw: bytes | bytearray = pack(output["datatype"], output["data"])
-        else:
-            raw = result._buffer[at : at + size]
-            at += size
-        tensors.append(Tensor(output["name"], output["datatype"], tuple(output["shape"]), raw))
-    return tensors

@@ -13,7 +13,7 @@ DYNAMIC: Final = -1
 
 
 class Input(NamedTuple):
-    """A model's input as KServe metadata describes it; -1 stands for a size that the request decides."""
+    """A model's input as the server describes it; -1 stands for a size that the request decides."""
 
     name: str
     datatype: str

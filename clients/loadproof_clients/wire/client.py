@@ -1,7 +1,7 @@
 """The wire transport's client, for models so light that tritonclient is the bottleneck.
 
-What is common to both protocols is here: which connection a request takes, its time-out, and how its end is told;
-grpc and rest say what a message looks like, http1 and http2 how it travels.
+What is common to all APIs and protocols is here: which connection a request takes, its time-out, and how its end is
+reported; grpc and rest know a protocol, http1 and http2 how it travels, and an API's room what its messages hold.
 
 CPU of a recorded request in us, and in times of h2load's in the same round (benchmarks/generator.py, closed loop of 64
 clients, two interleaved rounds of each; before this it was libcurl's multi interface through pycurl):
@@ -30,11 +30,11 @@ import gevent
 import gevent.socket
 from gevent.hub import Waiter
 
-from loadproof_clients.answers import Tensor
-from loadproof_clients.load.transports import Answered, Done, Failure
-from loadproof_clients.load.wire.connection import Address, Answer, Connection, Exchange, adopt, dial
 from loadproof_clients.records import CONNECTION, GRPC_CODES, OK, TIMEOUT
 from loadproof_clients.spec import LoadSpec
+from loadproof_clients.tensors.tensor import Tensors
+from loadproof_clients.transport import Done, Failure
+from loadproof_clients.wire.connection import Address, Answer, Connection, WireExchange, adopt, dial
 
 
 class Message(NamedTuple):
@@ -45,12 +45,12 @@ class Message(NamedTuple):
 
 
 class WireClient:
-    """One client (transports.OpenTransport) of the protocol that a subclass knows."""
+    """One client (transport.Client) of the API and protocol that a subclass knows."""
 
     engine: ClassVar[type[Connection]]
 
-    def __init__(self, spec: LoadSpec, messages: Sequence[Message]) -> None:
-        self._url, self._messages = spec.url, messages
+    def __init__(self, spec: LoadSpec, encoded: Sequence[Message]) -> None:
+        self._url, self._messages = spec.url, encoded
         self._timeout_ns = round(spec.load.timeout_s * 1e9)
         self._loop = gevent.get_hub().loop
         self._timer = self._loop.timer(0)
@@ -58,9 +58,14 @@ class WireClient:
         self._address: Address | None = None
         self._open: set[Connection] = set()
         self._free: list[Connection] = []  # those that take a request; the one that was used last is used first
-        self._busy: dict[Exchange, None] = {}  # in the order of sending
+        self._busy: dict[WireExchange, None] = {}  # in the order of sending
         self._aborted = False
         self.held = 0
+
+    @classmethod
+    def encode(cls, spec: LoadSpec, payload: Tensors) -> Message:
+        """The payload as it goes over the wire."""
+        raise NotImplementedError
 
     def question(self) -> Message:
         """The request that asks whether the server is ready, without an id."""
@@ -74,42 +79,38 @@ class WireClient:
         """The status (loadproof_clients.records) of an answer that came whole, and a message where it is not OK."""
         raise NotImplementedError
 
-    def content(self, result: Answer) -> Any:
-        return result.body
+    def content(self, answer: Answer) -> Any:
+        return answer.body
 
-    def tensors(self, result: Answer) -> list[Tensor]:
+    def tensors(self, answer: Answer) -> Tensors:
         """The outputs of an Answer; raises Failure(UNREADABLE)."""
         raise NotImplementedError
 
-    # transports.OpenTransport
+    # transport.Client
 
     def connect(self, timeout_s: float) -> None:
         waiter = Waiter()
         with gevent.Timeout(timeout_s, Failure(TIMEOUT, f"no answer within {timeout_s:g} s")):
-            self._send(Exchange(waiter.switch), *self.question())
+            self._send(WireExchange(waiter.switch), *self.question())
             exchange = waiter.get()
         if exchange.status != OK:
             raise Failure(exchange.status, exchange.message)
         if not self.is_ready(exchange.answer):
             raise Failure(GRPC_CODES["UNAVAILABLE"], "the server says that it is not ready")
 
-    def infer(self, payload: int, request_id: str) -> Answered:
-        if self._aborted:
-            raise Failure(TIMEOUT, "given up before it was sent")
+    def infer(self, payload: int, request_id: str) -> WireExchange:
         waiter = Waiter()
         # in a turn of the loop of its own: answers that came together are all stamped before the first one is read
-        self._begin(Exchange(partial(self._loop.run_callback, waiter.switch)), payload, request_id)
-        exchange = waiter.get()
-        if exchange.status != OK:
-            raise Failure(exchange.status, exchange.message)
-        return Answered(exchange.sent_ns, exchange.received_ns, exchange.answer)
+        exchange = WireExchange(partial(self._loop.run_callback, waiter.switch))
+        if self._aborted:
+            exchange.failed(time.monotonic_ns(), TIMEOUT, "given up before it was sent")
+            return exchange
+        self._begin(exchange, payload, request_id)
+        waiter.get()
+        return exchange
 
     def start(self, payload: int, request_id: str, done: Done) -> None:
-        def tell(exchange: Exchange) -> None:
-            answer = exchange.answer if exchange.status == OK else None
-            done(exchange.sent_ns, exchange.received_ns, exchange.status, answer)
-
-        self._begin(Exchange(tell), payload, request_id)
+        self._begin(WireExchange(done), payload, request_id)
 
     @property
     def connections(self) -> int:
@@ -127,11 +128,11 @@ class WireClient:
 
     # the way of a request
 
-    def _begin(self, exchange: Exchange, payload: int, request_id: str) -> None:
+    def _begin(self, exchange: WireExchange, payload: int, request_id: str) -> None:
         head, body = self._messages[payload]
         self._send(exchange, self.engine.named(head, request_id.encode()), body)
 
-    def _send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def _send(self, exchange: WireExchange, head: bytes, body: bytes) -> None:
         exchange.sent_ns = time.monotonic_ns()
         try:
             if self._address is None:
@@ -145,11 +146,11 @@ class WireClient:
             self._watch(self._timeout_ns)
         self.place(exchange, head, body)
 
-    def _fail(self, exchange: Exchange, error: OSError) -> None:
+    def _fail(self, exchange: WireExchange, error: OSError) -> None:
         exchange.status, exchange.message = CONNECTION, str(error)
         self.ended(exchange, time.monotonic_ns())
 
-    def place(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def place(self, exchange: WireExchange, head: bytes, body: bytes) -> None:
         """Onto a connection that takes it, a new one where there is none."""
         assert self._address
         try:
@@ -191,7 +192,7 @@ class WireClient:
             self._watch(later.sent_ns - sent_ns)
         self._give_up(overdue, f"no whole answer within {self._timeout_ns / 1e9:g} s")
 
-    def _give_up(self, exchanges: list[Exchange], why: str) -> None:
+    def _give_up(self, exchanges: list[WireExchange], why: str) -> None:
         """The last first: where one waits for the stream of another, it is no longer there to take it."""
         now_ns = time.monotonic_ns()
         for exchange in reversed(exchanges):
@@ -203,7 +204,7 @@ class WireClient:
 
     # connection.Owner
 
-    def ended(self, exchange: Exchange, received_ns: int) -> None:
+    def ended(self, exchange: WireExchange, received_ns: int) -> None:
         exchange.received_ns = received_ns
         self._busy.pop(exchange, None)
         if exchange.status == OK:

@@ -1,0 +1,102 @@
+"""What a client of any API and protocol gives the load: it connects, sends prepared payloads and reports events.
+
+The events of a request are sent, first byte, each piece of the answer, and its end or failure, each with its time. An
+Exchange collects them; an answer that a library hands over whole is one whose first byte and pieces are not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
+
+from loadproof_clients.records import OK, UNKNOWN_NS
+from loadproof_clients.spec import LoadSpec
+from loadproof_clients.tensors.tensor import Tensors
+
+
+class Failure(Exception):
+    """There is no readable answer; `status` is that of records."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class MetadataFailed(Exception):
+    """The server did not describe the model's inputs; one clear line."""
+
+
+class Exchange:
+    """One request and its events, in monotonic ns.
+
+    `first_byte_ns` is when the answer's first byte came, its headers included: UNKNOWN_NS where none came or the
+    library hides it. `pieces` are the parts of the body as reads of the socket brought them, and `piece_ns` their
+    times; empty where the library hides them. `received_ns` is the end, or the moment the failure was known. `answer`
+    is what Client.tensors reads where `status` (of records) is OK; else `message` says why.
+    """
+
+    __slots__ = ("answer", "first_byte_ns", "message", "piece_ns", "pieces", "received_ns", "sent_ns", "status")
+
+    def __init__(self, sent_ns: int = 0) -> None:
+        self.sent_ns, self.first_byte_ns, self.received_ns = sent_ns, UNKNOWN_NS, 0
+        self.pieces: list[bytes] = []
+        self.piece_ns: list[int] = []
+        self.status = OK
+        self.message = ""
+        self.answer: Any = None
+
+    def ended(self, received_ns: int, answer: Any) -> Self:
+        """The whole answer is there."""
+        self.received_ns, self.answer = received_ns, answer
+        return self
+
+    def failed(self, received_ns: int, status: int, message: str) -> Self:
+        """There will be no whole answer."""
+        self.received_ns, self.status, self.message = received_ns, status, message
+        return self
+
+
+Done = Callable[[Any], None]  # called with the Exchange of a request of the open loop once it has ended
+
+
+class Client(Protocol):
+    """One client: a connection of its own for requests one after the other, or for any number at a time.
+
+    The loop that runs it is gevent's. A class of this kind is a row of `transports.CLIENTS`.
+    """
+
+    def __init__(self, spec: LoadSpec, encoded: Sequence[Any]) -> None:
+        """`encoded` is what `encode` made of each payload; it is shared by all clients of the process."""
+
+    @classmethod
+    def encode(cls, spec: LoadSpec, payload: Tensors) -> Any:
+        """The payload as it will be sent: done once, before the load starts."""
+
+    @property
+    def connections(self) -> int:
+        """TCP connections now open."""
+
+    @property
+    def held(self) -> int:
+        """Requests until now that waited for one of the server's streams; 0 where the library does not say."""
+
+    def connect(self, timeout_s: float) -> None:
+        """Connects and asks whether the server is ready, without an inference; raises Failure."""
+
+    def infer(self, payload: int, request_id: str) -> Exchange:
+        """Sends payload number `payload` and waits for its end, at most load.timeout_s. At most one at a time."""
+
+    def start(self, payload: int, request_id: str, done: Done) -> None:
+        """Sends payload number `payload` and does not wait: `done` is called once, within load.timeout_s."""
+
+    def content(self, answer: Any) -> Any:
+        """What `tensors` reads of `answer`: where two are equal, their tensors are. None: this library hides it."""
+
+    def tensors(self, answer: Any) -> Tensors:
+        """The outputs of an exchange's `answer`; raises Failure where they cannot be read. Not timed."""
+
+    def abort(self) -> None:
+        """Gives up what is in flight, if anything: it fails with TIMEOUT; nothing can be sent after."""
+
+    def close(self) -> None:
+        """Closes the connections."""
