@@ -27,6 +27,7 @@ class Run:
 
     def __init__(self, place: Path, protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any]):
         self.place, self.out, self.protocol = place, place / "out", protocol
+        self.transport = load.get("transport", "tritonclient")
         self.events: list[dict[str, Any]] = []
         self._stack = contextlib.ExitStack()
         self.processes: dict[str, subprocess.Popen[str]] = {}

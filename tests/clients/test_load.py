@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadproof_clients.records import CONNECTION, GRPC_CODES, PHASES, TIMEOUT, UNREADABLE
+from loadproof_clients.records import CONNECTION, GRPC_CODES, PHASES, TIMEOUT, UNKNOWN_NS, UNREADABLE
 from loadproof_clients.tensors import files
 from loadproof_clients.tensors.tensor import DTYPES, Tensor
 from tests.clients.load_run import PAYLOADS, ROOT, WAYS, Run
@@ -62,6 +62,15 @@ def test_times_of_a_record_enclose_what_the_server_did(clean: Run) -> None:
     for name, row in clean.by_id().items():
         assert row["planned_ns"] == row["sent_ns"]
         assert t0_ns + row["sent_ns"] <= log[name]["arrived_ns"] <= log[name]["left_ns"] <= t0_ns + row["received_ns"]
+
+
+def test_the_first_byte_is_known_where_the_transport_shows_it(clean: Run) -> None:
+    t0_ns, log = clean.saved()["t0_monotonic_ns"], clean.log()
+    for name, row in clean.by_id().items():
+        if clean.transport == "tritonclient":
+            assert row["first_byte_ns"] == UNKNOWN_NS
+        else:
+            assert log[name]["arrived_ns"] <= t0_ns + row["first_byte_ns"] <= t0_ns + row["received_ns"]
 
 
 def test_nothing_is_begun_before_t0_or_after_the_end_and_phases_follow_the_plan(clean: Run) -> None:

@@ -13,7 +13,7 @@ import gevent
 import pytest
 
 from loadproof_clients.kserve.wire_rest import WireRest
-from loadproof_clients.records import CONNECTION, OK, TIMEOUT, UNREADABLE
+from loadproof_clients.records import CONNECTION, OK, TIMEOUT, UNKNOWN_NS, UNREADABLE
 from loadproof_clients.transport import Failure
 from loadproof_clients.wire.connection import Answer, Broken, Connection, WireExchange
 from loadproof_clients.wire.http1 import Http1
@@ -87,6 +87,40 @@ def test_an_answer_may_come_in_any_two_pieces(name: str, sock: socket.socket) ->
         status = {"error": 429, "no content": 204}.get(name, 200)
         body = b"" if name in ("empty", "no content") else b"hello"
         assert (exchange.answer.http_status, exchange.answer.body) == (status, body)
+    connection.close()
+
+
+PIECES = {
+    "length": [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n", b"\r\n", b"ab", b"cd", b"ef"],
+    "chunked": [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n",
+        b"\r\n",
+        b"2\r\nab\r\n",
+        b"2\r\ncd\r\n",
+        b"2\r\nef\r\n",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_the_first_byte_and_each_piece_have_their_times(name: str, sock: socket.socket) -> None:
+    connection = Http1(Notes(), sock)
+    connection.send(exchange := WireExchange(lambda _: None), b"POST / HTTP/1.1\r\nx: y", b"body")
+    assert exchange.first_byte_ns == UNKNOWN_NS
+    for now_ns, data in enumerate(PIECES[name], 1):
+        connection.take(data, now_ns)
+    if name == "chunked":
+        connection.take(b"0\r\n\r\n", 6)
+    assert (exchange.first_byte_ns, exchange.pieces, exchange.piece_ns) == (1, [b"ab", b"cd", b"ef"], [3, 4, 5])
+    assert exchange.answer.body == b"abcdef"
+    connection.close()
+
+
+def test_an_answer_without_a_body_has_no_pieces(sock: socket.socket) -> None:
+    connection = Http1(Notes(), sock)
+    connection.send(exchange := WireExchange(lambda _: None), b"POST / HTTP/1.1\r\nx: y", b"body")
+    connection.take(ANSWERS["empty"], 4)
+    assert (exchange.first_byte_ns, exchange.pieces, exchange.piece_ns) == (4, [], [])
     connection.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import gevent
 import grpc
@@ -93,6 +94,27 @@ def test_an_answer_is_the_same_in_every_dress_and_in_any_pieces(name: str) -> No
     with Peer(GrpcPeer, [dressed]) as peer, connected(grpc_client(peer.port)) as client:
         first, second = client.infer(0, "r.1.0.m").answer, client.infer(0, "r.1.1.m").answer
         assert first == second and (first.http_status, first.body) == (200, BODY)
+
+
+def test_the_first_byte_and_each_piece_have_their_times() -> None:
+    def slowly(peer: GrpcPeer) -> None:
+        peer.ready()
+        stream, _ = peer.request()
+        for part in (
+            frame(HEADERS, END_HEADERS, stream, OK_HEAD),
+            frame(DATA, 0, stream, BODY[:4]),
+            frame(DATA, 0, stream, BODY[4:]),
+            frame(HEADERS, END_HEADERS | END_STREAM, stream, OK_TRAILERS),
+        ):
+            time.sleep(0.02)
+            peer.sock.sendall(part)
+        assert peer.ended()
+
+    with Peer(GrpcPeer, [slowly]) as peer, connected(grpc_client(peer.port)) as client:
+        exchange = client.infer(0, "r.1.0.m")
+        assert exchange.pieces == [BODY[:4], BODY[4:]] and exchange.answer.body == BODY
+        times_ns = [exchange.sent_ns, exchange.first_byte_ns, *exchange.piece_ns, exchange.received_ns]
+        assert all(later - earlier > 10_000_000 for earlier, later in pairwise(times_ns))
 
 
 @pytest.mark.parametrize("name", MALFORMED)

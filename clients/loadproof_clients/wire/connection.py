@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import gevent
 from gevent.monkey import get_original
 
-from loadproof_clients.records import CONNECTION, UNKNOWN_NS, UNREADABLE
+from loadproof_clients.records import CONNECTION, OK, UNKNOWN_NS, UNREADABLE
 from loadproof_clients.transport import Exchange
 
 READ, WRITE = 1, 2
@@ -45,21 +45,13 @@ class WireExchange(Exchange):
     window: int
 
     def __init__(self, done: Callable[[WireExchange], None]) -> None:
-        super().__init__()
+        self.sent_ns = self.received_ns = 0  # not by super().__init__: 0.15 us of a request's 17
+        self.first_byte_ns, self.status, self.message = UNKNOWN_NS, OK, ""
+        self.pieces, self.piece_ns = [], []
         self.done = done
         self.connection: Connection | None = None
         self.stream = self.http_status = 0
         self.headers: Mapping[bytes, bytes] = NO_HEADERS
-
-    def began(self, now_ns: int) -> None:
-        """The first bytes of the answer are there."""
-        if self.first_byte_ns == UNKNOWN_NS:
-            self.first_byte_ns = now_ns
-
-    def piece(self, data: bytes, now_ns: int) -> None:
-        """A part of the body is there."""
-        self.pieces.append(data)
-        self.piece_ns.append(now_ns)
 
     def body(self) -> bytes:
         """All pieces together."""

@@ -7,6 +7,7 @@ import socket
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from loadproof_clients.records import UNKNOWN_NS
 from loadproof_clients.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Owner, WireExchange
 
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?")
@@ -142,7 +143,8 @@ class Http1(Connection):
         if exchange is None:
             self.close()  # nobody asked
             return
-        exchange.began(now_ns)
+        if exchange.first_byte_ns == UNKNOWN_NS:
+            exchange.first_byte_ns = now_ns
         while self._head is None:
             data = self._early + data
             end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
@@ -159,21 +161,27 @@ class Http1(Connection):
         self._body(exchange, self._head, data, now_ns)
 
     def _body(self, exchange: WireExchange, head: Head, data: bytes, now_ns: int) -> None:
+        if data and len(data) == self._left:  # the usual answer: its rest, of a known length, in one read
+            exchange.pieces.append(data)
+            exchange.piece_ns.append(now_ns)
+            self._finish(exchange, head, now_ns, True)
+            return
+        is_whole, is_clean = False, True
+        pieces = [data] if data else []
         if self._chunks:
             end = self._chunks.feed(data)
-            for piece in self._chunks.take():
-                exchange.piece(piece, now_ns)
-            if end is not None:
-                self._finish(exchange, head, now_ns, end == self._chunks.size)
-        elif head.length is None:
-            exchange.piece(data, now_ns)
-        elif len(data) >= self._left:
-            if self._left:
-                exchange.piece(data if len(data) == self._left else data[: self._left], now_ns)
-            self._finish(exchange, head, now_ns, len(data) == self._left)
-        elif data:
-            exchange.piece(data, now_ns)
+            pieces = self._chunks.take()
+            is_whole, is_clean = end is not None, end == self._chunks.size
+        elif head.length is not None:
+            left = self._left
             self._left -= len(data)
+            is_whole, is_clean = len(data) >= left, len(data) == left
+            if len(data) > left:
+                pieces = [data[:left]] if left else []
+        exchange.pieces += pieces
+        exchange.piece_ns += [now_ns] * len(pieces)
+        if is_whole:
+            self._finish(exchange, head, now_ns, is_clean)
 
     def _finish(self, exchange: WireExchange, head: Head, now_ns: int, is_clean: bool = True) -> None:
         self._exchange = self._head = None

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from loadproof_clients.records import CONNECTION, OK
+from loadproof_clients.records import CONNECTION, OK, UNKNOWN_NS
 from loadproof_clients.wire import frames
 from loadproof_clients.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Owner, WireExchange
 from loadproof_clients.wire.frames import (
@@ -183,7 +183,8 @@ class Http2(Connection):
         if exchange is None:
             self._check_known(number)
             return
-        exchange.piece(frames.unpadded(flags & PADDED, payload) if flags & PADDED else payload, self._now_ns)
+        exchange.pieces.append(frames.unpadded(flags & PADDED, payload) if flags & PADDED else payload)
+        exchange.piece_ns.append(self._now_ns)
         if flags & END_STREAM:
             self._finish(exchange, ended)
 
@@ -196,7 +197,8 @@ class Http2(Connection):
         if exchange is None:
             self._check_known(number)
             return
-        exchange.began(self._now_ns)
+        if exchange.first_byte_ns == UNKNOWN_NS:
+            exchange.first_byte_ns = self._now_ns
         status = headers.get(b":status", b"")
         if status.isdigit():
             exchange.http_status = int(status)
