@@ -1,4 +1,4 @@
-"""The load specification: the plan's `[load]` and `[measure]`, and what the load generator is told of a run."""
+"""The load specification: the plan's `[load]` and `[measure]`, and what the load generator gets of a run."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Spool:
 
 
 class Receiver:
-    """The master's end: one worker's chunks, in order, into one file; `count` is told what is appended."""
+    """The master's end: one worker's chunks, in order, into one file; `count` is called with what is appended."""
 
     def __init__(self, path: Path, count: Callable[[bytes], None] | None = None) -> None:
         self.expected = 0

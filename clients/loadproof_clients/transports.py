@@ -1,6 +1,6 @@
-"""The table of clients: which class speaks an API over a protocol by a transport, and who asks for a model's inputs.
+"""The table of clients: which class speaks an API over a protocol by a transport, and what asks for a model's inputs.
 
-The classes are named, not imported: each brings libraries that only its own loads need.
+The classes are named, not imported: each imports libraries that only its own loads need.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ through tritonclient over gRPC; two cores, shared with the server and others (lo
 | timerfd, last 0.1 ms spun (chosen) | 0.04-0.05, 9-32 | 10-12 | 0.12-0.13, 4-8 | 38-39 | 0.07-0.26, 2-15 |
 | timerfd, last 0.3 ms spun | 0.01, 2-4 | 11 | 0.01-0.17, 2-13 | 41-45 | 0.20-0.55, 3-53 |
 
-The p99 is the machine's: who has the core when a request is due. Spinning longer costs CPU and gains nothing sure.
+The p99 depends on which process has the core when a request is due. Longer spinning costs CPU without a sure gain.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def wait_until(planned_ns: int, session: Session, alarm: Alarm) -> bool:
     """Returns at `planned_ns` (monotonic): True, or False as soon as the run ends before it.
 
     Lets other greenlets run at least once, also where it is late already: answers have to be received in time. `idle`
-    at the loop's highest priority does that with one look at the sockets a turn and is starved by nobody;
+    at the loop's highest priority does that with one poll of the sockets a turn, and no other watcher starves it;
     `gevent.sleep(0)` would look at them every 5 ms only.
     """
     priority = gevent.get_hub().loop.MAXPRI

@@ -50,7 +50,7 @@ class Session:
     else happens before T0 or about twice a second. `arrive` is where a request's events become its record.
 
     `answers` are the reference outputs of each payload, or empty: then nothing is verified. `fire` is Locust's request
-    event, or None where nobody looks at Locust's own statistics.
+    event, or None where Locust's own statistics are not shown.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ import locust.runners  # first of those that do I/O: it patches Python for geven
 import numpy as np
 from locust.env import Environment
 
-from loadproof_clients.load import calling, messages
+from loadproof_clients.load import master_probe, messages
 from loadproof_clients.load.alarm import Alarm
 from loadproof_clients.load.dispatcher import LOST_NS, Dispatcher, wait_until
 from loadproof_clients.load.health import Health
@@ -44,7 +44,7 @@ from loadproof_clients.transports import prepare
 TICK_S: Final = 0.5
 RESEND_S: Final = 5.0
 EARLY_DRAIN_S_MAX: Final = 5.0
-MASTER_SILENT_S_MAX: Final = 20  # Locust's 60 s are a long time to load a server that nobody watches
+MASTER_SILENT_S_MAX: Final = 20  # Locust's 60 s are a long time to load a server without a master
 TOLD: Final = (signal.SIGTERM, signal.SIGINT)  # to stop
 
 log = logging.getLogger("loadproof.worker")
@@ -98,7 +98,7 @@ class Worker:
         self._runner.send_message(name, data)
 
     def _spawn(self, function: Any, *args: Any) -> None:
-        """A greenlet whose death by an exception is told to the master: nobody else would notice."""
+        """A greenlet; an exception that ends it is reported to the master, as nothing else would notice."""
         gevent.spawn(function, *args).link_exception(lambda dead: self._fail(repr(dead.exception)))
 
     def _fail(self, message: str) -> None:
@@ -184,7 +184,7 @@ class Worker:
         if self._session is not None and self._started:
             self._session.finish(min(self._session.spec.measure.drain_s, EARLY_DRAIN_S_MAX))
         else:
-            self._fail("told to stop before the run began")
+            self._fail("stopped before the run began")
             gevent.sleep(0.1)  # for the message to leave
             self._runner.quit()
 
@@ -273,7 +273,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     _leave_when_told()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)
-    if args.wait is not None and not calling.wait_for(args.host, args.port, args.wait):
+    if args.wait is not None and not master_probe.wait_for(args.host, args.port, args.wait):
         return _alone(args)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file; 1024 is the usual limit
@@ -321,7 +321,7 @@ def _farewell(worker: Worker, args: argparse.Namespace) -> int:
         return 2
     if stays and not worker.last:
         _leave_when_told()
-        gevent.sleep(0.01)  # what was told in a moment when gevent's loop stood
+        gevent.sleep(0.01)  # for a signal that came while gevent's loop was not running
         if not worker.told_to_stop:
             _begin_anew(args, bool(refused))
     if worker.hangs:
@@ -331,7 +331,7 @@ def _farewell(worker: Worker, args: argparse.Namespace) -> int:
 
 def _begin_anew(args: argparse.Namespace, is_refused: bool) -> NoReturn:
     if is_refused:
-        calling.wait_until_gone(args.host, args.port)
+        master_probe.wait_until_gone(args.host, args.port)
     served = ["--served"] if not (is_refused or args.served) else []
     signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)  # until the new program can take them: none is lost in between
     os.execv(sys.executable, [sys.executable, "-m", "loadproof_clients.load.worker", *sys.argv[1:], *served])

@@ -36,7 +36,7 @@ def _read(path: Path, inputs: Sequence[Input]) -> dict[str, Array]:
             return dict(opened)
     except OSError as error:
         raise _wrong(path, f"cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError):  # numpy's messages tell to unpickle what may be hostile
+    except (ValueError, EOFError):  # numpy's messages advise to unpickle a file that may be hostile
         raise _wrong(path, "is not a .npy or .npz file of numbers or strings") from None
 
 

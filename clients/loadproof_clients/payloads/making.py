@@ -90,7 +90,7 @@ def _random(described: Input, shape: Shape, load: Load, index: int) -> Source:
 def _pictures(
     inputs: Sequence[Input], shapes: Mapping[str, Shape], load: Load
 ) -> dict[str, tuple[Layout, list[images.Picture]]]:
-    """For each input that looks like one for pictures: its layout and the pictures; the other inputs stay random."""
+    """The layout and the pictures of each input that has the shape of pictures; the other inputs stay random."""
     layouts = {i.name: layout for i in inputs if (layout := image_layout(i, shapes[i.name]))}
     if not layouts:
         cure = 'it needs numbers [batch, 3, height, width] or [batch, height, width, 3]; set load.payload = "random"'

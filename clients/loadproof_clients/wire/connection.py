@@ -1,4 +1,4 @@
-"""One TCP connection that gevent's loop watches: sends at once what the socket takes, and hands on what it brings."""
+"""One TCP connection that gevent's loop watches: it sends at once what the socket takes, and passes on what arrives."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class Connection:
         except BlockingIOError:
             taken = 0
         except OSError:
-            return  # reading tells the same, and in the loop
+            return  # the read reports the same, from the loop
         for piece in pieces:
             if taken < len(piece):
                 self._unsent.append(memoryview(piece)[taken:])

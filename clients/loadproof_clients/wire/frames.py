@@ -22,7 +22,7 @@ DEFAULT_WINDOW: Final = (1 << 16) - 1
 DEFAULT_FRAME: Final = 1 << 14
 HEAD: Final = struct.Struct(">HBBBI")  # the first two are the size
 BLOCKS_MAX: Final = 100
-UNMET_STREAMS: Final = 100  # until the peer tells its limit: the least that RFC 9113 (6.5.2) recommends
+UNMET_STREAMS: Final = 100  # until the peer's limit is known: the least that RFC 9113 (6.5.2) recommends
 NO_TABLE: Final = b"\x20"  # first in the first block: nothing that we write is to be remembered (RFC 7541, 6.3)
 
 

@@ -104,7 +104,7 @@ class Chunks:
             self._at = begin + size + 2
 
     def _end(self, at: int) -> int | None:
-        """Behind the trailers, which nobody reads; `at` is the end of the last chunk's line."""
+        """The end of the trailers, which are not read; `at` is the end of the last chunk's line."""
         if self._data[at + 2 : at + 4] == b"\r\n":
             return at + 4
         end = self._data.find(b"\r\n\r\n", at, at + HEAD_BYTES_MAX)
@@ -141,7 +141,7 @@ class Http1(Connection):
     def take(self, data: bytes, now_ns: int) -> None:
         exchange = self._exchange
         if exchange is None:
-            self.close()  # nobody asked
+            self.close()  # no request is in flight
             return
         if exchange.first_byte_ns == UNKNOWN_NS:
             exchange.first_byte_ns = now_ns
