@@ -26,12 +26,12 @@ import uvloop
 
 from benchmarks import h2load
 from benchmarks.parties import Running
-from loadproof_server import http2
-from loadproof_server.grpc_connection import GrpcConnection
-from loadproof_server.house import House
-from loadproof_server.rest_connection import Connection
-from loadproof_server.rest_messages import JSON_TYPE
-from loadproof_server.rest_request import Reply, Request
+from loadproof_server.connections import http2
+from loadproof_server.connections.grpc import GrpcConnection
+from loadproof_server.connections.http1 import Http1Connection
+from loadproof_server.connections.http1_request import Reply, Request
+from loadproof_server.connections.listener import ListenerState
+from loadproof_server.kserve.rest_messages import JSON_TYPE
 
 SECONDS: Final = 4
 CONNECTIONS: Final = 8  # the server is always busy
@@ -122,11 +122,11 @@ async def protocol_us(protocol: str, body: bytes, flags: list[str]) -> float:
     """CPU of one request's bytes on their way through the connection, and of its answer's."""
     connection: Any
     if protocol == "gRPC":
-        connection, begin, requests = GrpcConnection(House(), {_PATH: _answer}), *_frames(body)
+        connection, begin, requests = GrpcConnection(ListenerState(), {_PATH: _answer}), *_frames(body)
     else:
         lines = ("POST /v2/models/null/infer HTTP/1.1", "Host: localhost", flags[-1], f"Content-Length: {len(body)}")
         head = "\r\n".join((*lines, "", ""))
-        connection, begin, requests = Connection(House(), _reply), b"", [head.encode() + body] * TURNS
+        connection, begin, requests = Http1Connection(ListenerState(), _reply), b"", [head.encode() + body] * TURNS
     connection.connection_made(Nowhere())
     _arrive(connection, begin)
     begin_s = time.process_time()

@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
-from loadproof_server.http2 import PREFACE
+from loadproof_server.connections.http2 import PREFACE
 
 RIGHT, GONE = "right", "gone"
 PATIENCE_S: Final = 30.0

@@ -21,7 +21,7 @@ from typing import Final
 import psutil
 
 from benchmarks.models import ROOT, Model
-from loadproof_server.metric_names import INFERENCE_TIME_US, REQUESTS_SUCCESS
+from loadproof_server.dataplane.metric_names import INFERENCE_TIME_US, REQUESTS_SUCCESS
 
 OURS, PEER = "loadproof-server", "MLServer"
 PEER_PACKAGES: Final = ("mlserver==1.7.1", "openvino==2026.4.1")

@@ -28,7 +28,7 @@ import psutil
 from benchmarks import h2load
 from benchmarks.models import ROOT, model_of
 from benchmarks.parties import counted, free_ports, started
-from loadproof_server.metric_names import REQUESTS_SUCCESS
+from loadproof_server.dataplane.metric_names import REQUESTS_SUCCESS
 
 ROUNDS: Final = 5
 LOAD_S: Final = 1.5

@@ -1,6 +1,6 @@
 """`loadproof-server`: starts the model server on OVMS's flags, and ends it when SIGTERM or SIGINT comes.
 
-One uvloop event loop serves gRPC, REST and /metrics, over HTTP of our own (`grpc_connection`, `rest_connection`);
+One uvloop event loop serves gRPC, REST and /metrics, over HTTP of our own (`connections`);
 inferences run in the engine's threads, very short ones in the event loop itself. Measured on 2026-11-22
 (benchmarks/results/server_loops-2026-11-22.json): one uvloop, one asyncio loop, grpcio's threads, and REST in a thread
 or a process of its own differed by no more than that two-core machine's rounds did among themselves, but for the
@@ -26,39 +26,43 @@ import socket
 import ssl
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
 import uvloop
 
-from loadproof_server import grpc_adapter, memory, options, supervisor
+from loadproof_server import flags
+from loadproof_server.connections.grpc import GrpcConnection
+from loadproof_server.connections.http1 import Http1Connection
+from loadproof_server.connections.listener import DRAIN_S, Listener
+from loadproof_server.connections.sockets import host_port, listen
+from loadproof_server.dataplane.metrics import Metrics
+from loadproof_server.dataplane.plane import Plane
 from loadproof_server.errors import StartError, UsageError
-from loadproof_server.grpc_connection import GrpcConnection
-from loadproof_server.house import DRAIN_S, Listener
-from loadproof_server.loader import Loader
-from loadproof_server.metrics import Metrics
-from loadproof_server.options import Options
-from loadproof_server.peers import Peers
-from loadproof_server.plane import Plane
-from loadproof_server.ports import host_port, listen
-from loadproof_server.rest_adapter import RestApp
-from loadproof_server.rest_connection import Connection
-from loadproof_server.share import Share
-
-if TYPE_CHECKING:
-    from loadproof_server.worker import Worker
+from loadproof_server.flags import Options
+from loadproof_server.kserve.all_workers import AllWorkers
+from loadproof_server.kserve.grpc import handlers
+from loadproof_server.kserve.rest import RestApp
+from loadproof_server.repository.loader import Loader
+from loadproof_server.tensors import memory
+from loadproof_server.workers import supervisor
+from loadproof_server.workers.resources import WorkerResources
+from loadproof_server.workers.worker import Worker
 
 log = logging.getLogger("loadproof-server")
+
+WORKER_ENTRY: Final = "loadproof_server.worker_main"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script: 0 after a signal, 2 for wrong flags or a wrong configuration, 1 for what does not start."""
     try:
-        chosen = options.parse(arguments)
+        chosen = flags.parse(arguments)
         if chosen.workers == 1:
             run(chosen)
         else:
             _set_up_log(chosen.log_level, chosen.log_path, "supervisor")
-            asyncio.run(supervisor.supervise(chosen, sys.argv[1:] if arguments is None else arguments))
+            given = sys.argv[1:] if arguments is None else arguments
+            asyncio.run(supervisor.supervise(chosen, given, WORKER_ENTRY))
     except StartError as error:
         print(f"loadproof-server: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -66,43 +70,43 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(chosen: Options, worker: Worker | None = None) -> None:
     """Serves until a signal comes; raises StartError."""
-    memory.keep()
-    _set_up_log(chosen.log_level, chosen.log_path, f"worker {worker.share.number + 1}" if worker else "")
+    memory.keep_freed_memory()
+    _set_up_log(chosen.log_level, chosen.log_path, f"worker {worker.resources.number + 1}" if worker else "")
     uvloop.run(serve(chosen, worker))
 
 
 async def serve(chosen: Options, worker: Worker | None = None) -> None:
     """Loads the models, serves both protocols in this event loop, and drains on a signal; raises StartError.
 
-    As one worker of several it has its share of all, and serves when all are ready.
+    A worker of several takes its part of the resources, and serves when all workers have loaded.
     """
     stopping = asyncio.Event()
     for number in (signal.SIGTERM,) if worker else (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     metrics_enabled, metrics_list = _metrics(chosen)
     tls = {protocol: chosen.tls.context(protocol) if chosen.tls else None for protocol in ("http/1.1", "h2")}
-    share = worker.share if worker else Share()
+    resources = worker.resources if worker else WorkerResources()
     plane = Plane(Metrics(metrics_list))
     plane.accepting = False  # until both protocols are served
-    loader = Loader(plane, lambda: share.configuration(chosen.configuration()))
-    peers = Peers(plane, loader, worker.others if worker else ())
+    loader = Loader(plane, lambda: resources.configuration(chosen.configuration()))
+    workers = AllWorkers(plane, loader, worker.others if worker else ())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(loader.close)
         await loader.start()
         if worker:
-            await peers.listen(worker.address)
-            stack.push_async_callback(peers.close)
+            await workers.listen(worker.address)
+            stack.push_async_callback(workers.close)
             if not await worker.wait_for_others():
                 return
         rest, grpc = worker.listeners() if worker else _listeners(chosen)
         if rest:
-            app = RestApp(plane, peers, metrics_enabled=metrics_enabled)
+            app = RestApp(plane, workers, metrics_enabled=metrics_enabled)
             stack.push_async_callback(app.close)
-            listener = Listener(lambda house: Connection(house, app), share.limits())
+            listener = Listener(lambda state: Http1Connection(state, app), resources.limits())
             await _start(stack, listener, rest, tls["http/1.1"])
         if grpc:
-            handlers = grpc_adapter.handlers(plane, peers)
-            listener = Listener(lambda house: GrpcConnection(house, handlers), share.limits())
+            methods = handlers(plane, workers)
+            listener = Listener(lambda state: GrpcConnection(state, methods), resources.limits())
             await _start(stack, listener, grpc, tls["h2"])
         if chosen.file_system_poll_wait_seconds:
             _start_poll(stack, loader, chosen.file_system_poll_wait_seconds)

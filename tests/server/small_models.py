@@ -18,8 +18,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-from loadproof_server.house import House, Limits, Listener
-from loadproof_server.ports import listen
+from loadproof_server.connections.listener import Limits, Listener, ListenerState
+from loadproof_server.connections.sockets import listen
 from tests.ports import free_ports
 
 # KServe's datatypes, OpenVINO's types of the same values, and values of an input of shape [2, 3] as raw bytes.
@@ -75,7 +75,7 @@ Serve = Callable[..., Server]
 
 @asynccontextmanager
 async def listening(
-    make: Callable[[House], asyncio.BufferedProtocol], **limits: Any
+    make: Callable[[ListenerState], asyncio.BufferedProtocol], **limits: Any
 ) -> AsyncIterator[tuple[int, Listener]]:
     """A listener of this process on a port of its own; its connections are what `make` makes."""
     port = free_ports(1)[0]

@@ -20,10 +20,10 @@ import pytest
 import uvloop
 from tritonclient.grpc import service_pb2 as pb
 
-from loadproof_server import json_process
+from loadproof_server.connections.http1 import Http1Connection
+from loadproof_server.connections.http1_request import App, Reply, Request
 from loadproof_server.errors import TooLarge, Unavailable
-from loadproof_server.rest_connection import Connection
-from loadproof_server.rest_request import App, Reply, Request
+from loadproof_server.kserve import json_process
 from tests.server.small_models import Server, listening
 
 HOUR_S = 3600.0
@@ -50,7 +50,7 @@ async def reply_with(request: Request) -> Reply:
 
 @asynccontextmanager
 async def serving(app: App = echo, **limits: Any) -> AsyncIterator[int]:
-    async with listening(lambda house: Connection(house, app), **limits) as (port, _):
+    async with listening(lambda state: Http1Connection(state, app), **limits) as (port, _):
         yield port
 
 

@@ -20,8 +20,8 @@ import tritonclient.http.aio as http_aio
 import trustme
 from tritonclient.utils import InferenceServerException
 
+from loadproof_server.connections.tls import Tls
 from loadproof_server.errors import UsageError
-from loadproof_server.tls import Tls
 from tests.server.small_models import Serve, Server
 from tests.server.test_main import run
 

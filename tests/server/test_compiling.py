@@ -14,11 +14,12 @@ import openvino as ov
 import pytest
 from openvino import opset13 as op
 
-from loadproof_server.engine import Engine
 from loadproof_server.engine.compiling import with_defaults
+from loadproof_server.engine.preparation import Preparation
+from loadproof_server.engine.requests import Engine
 from loadproof_server.errors import InvalidRequest, StartError
-from loadproof_server.preparation import READERS, Preparation
-from loadproof_server.tensors import Array
+from loadproof_server.repository.model_options import READERS
+from loadproof_server.tensors.datatypes import Array
 from tests.server.small_models import parameter, save
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from loadproof_server import config
-from loadproof_server.config import Configuration, ModelSettings
+from loadproof_server.engine.preparation import Preparation
 from loadproof_server.errors import UsageError
-from loadproof_server.preparation import Preparation
-from loadproof_server.repository import VersionPolicy
+from loadproof_server.repository import config_file
+from loadproof_server.repository.settings import Configuration, ModelSettings
+from loadproof_server.repository.versions import VersionPolicy
 
 
 def write(tmp_path: Path, content: Any) -> Path:
@@ -26,7 +26,7 @@ def with_model(**keys: Any) -> dict[str, Any]:
 
 def refusal(path: Path) -> str:
     with pytest.raises(UsageError) as caught:
-        config.read(path)
+        config_file.read(path)
     message = str(caught.value)
     assert message.startswith(f"--config_path: {path}: ")
     assert "\n" not in message
@@ -39,7 +39,7 @@ def test_the_schema_of_ovms_is_read(tmp_path: Path) -> None:
     )
     content["model_config_list"].append({"config": {"name": "n", "base_path": "models/n"}})
     content["monitoring"] = {"metrics": {"enable": True}}
-    read = config.read(write(tmp_path, content))
+    read = config_file.read(write(tmp_path, content))
     assert read == Configuration(
         (
             ModelSettings(
@@ -53,7 +53,7 @@ def test_the_schema_of_ovms_is_read(tmp_path: Path) -> None:
 
 
 def test_no_model_at_all_is_a_configuration(tmp_path: Path) -> None:
-    assert config.read(write(tmp_path, {"model_config_list": []})) == Configuration(())
+    assert config_file.read(write(tmp_path, {"model_config_list": []})) == Configuration(())
 
 
 def test_versions_preparation_and_metrics_are_read(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_versions_preparation_and_metrics_are_read(tmp_path: Path) -> None:
         plugin_config={"DEVICE_PROPERTIES": {"CPU": {"NUM_STREAMS": 2}}},
     )
     content["monitoring"] = {"metrics": {"enable": True, "metrics_list": ["ovms_streams", "ovms_infer_req_active"]}}
-    read = config.read(write(tmp_path, content))
+    read = config_file.read(write(tmp_path, content))
     (model,) = read.models
     assert model.version_policy == VersionPolicy(specific=(1, 3))
     assert model.plugin_config == {"DEVICE_PROPERTIES": {"CPU": {"NUM_STREAMS": 2}}}
@@ -149,7 +149,7 @@ def test_a_wrong_key_of_a_model_is_named(tmp_path: Path, keys: dict[str, Any], m
             {"model_config_list": with_model()["model_config_list"] * 2},
             "model_config_list: m is there twice; leave one of them",
         ),
-        (" " * (config.MAX_CONFIG_BYTES + 1), f"is larger than {config.MAX_CONFIG_BYTES} bytes; shorten it"),
+        (" " * (config_file.MAX_CONFIG_BYTES + 1), f"is larger than {config_file.MAX_CONFIG_BYTES} bytes; shorten it"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:

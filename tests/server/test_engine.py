@@ -13,13 +13,14 @@ import openvino as ov
 import pytest
 from openvino import opset13 as op
 
-from loadproof_server import tensors
-from loadproof_server.engine import Answer, Engine
+from loadproof_server.dataplane.inputs import InputTensor
+from loadproof_server.dataplane.metrics import ModelMetrics
+from loadproof_server.dataplane.model import ServedModel
 from loadproof_server.engine.compiling import with_defaults
+from loadproof_server.engine.requests import Engine
+from loadproof_server.engine.specs import Answer
 from loadproof_server.errors import InvalidRequest, ServingError, StartError
-from loadproof_server.messages import InputTensor
-from loadproof_server.metrics import ModelMetrics
-from loadproof_server.plane import ServedModel
+from loadproof_server.tensors import codec, datatypes
 from tests.server.small_models import KINDS, parameter, save
 
 
@@ -48,7 +49,7 @@ def test_metadata_has_kserve_datatypes_and_minus_1_for_free_dimensions(models: d
         assert not made.inputs[0].accepts([3])
         assert not made.inputs[0].accepts([-1, -1])
     with engine(models["kinds"]) as made:
-        assert {spec.name: spec.datatype for spec in made.inputs} == {f"x_{kind}": kind for kind in tensors.DATATYPES}
+        assert {spec.name: spec.datatype for spec in made.inputs} == {f"x_{kind}": kind for kind in datatypes.DATATYPES}
 
 
 def test_as_many_inferences_are_in_flight_as_there_are_infer_requests(models: dict[str, Path]) -> None:
@@ -97,7 +98,7 @@ def test_inputs_are_not_written_to(models: dict[str, Path]) -> None:
     values = -np.ones((4, 1024), np.float32)
     raw = values.tobytes()
     with engine(models["free"]) as made:
-        answer = made.infer([tensors.from_raw("x", "FP32", [4, 1024], raw)], [0])
+        answer = made.infer([codec.from_raw("x", "FP32", [4, 1024], raw)], [0])
     assert raw == values.tobytes()
     assert answer.outputs[0].raw == bytes(4 * 4096)
 
@@ -111,14 +112,14 @@ def test_an_output_is_a_copy_that_the_next_inference_leaves_alone(models: dict[s
 
 def test_a_tensor_without_elements_is_answered(models: dict[str, Path]) -> None:
     with engine(models["free"]) as made:
-        output = made.infer([tensors.from_raw("x", "FP32", [0, 4], b"")], [0]).outputs[0]
+        output = made.infer([codec.from_raw("x", "FP32", [0, 4], b"")], [0]).outputs[0]
     assert (output.shape, output.raw) == ((0, 4), b"")
 
 
 def test_strings_without_one_are_answered(models: dict[str, Path]) -> None:
     with engine(models["words"]) as made:
         for raw, count in ((b"", 0), (bytes(8), 2)):  # none, and two of no length
-            output = made.infer([tensors.from_raw("x", "BYTES", [count], raw)], [0]).outputs[0]
+            output = made.infer([codec.from_raw("x", "BYTES", [count], raw)], [0]).outputs[0]
             assert (output.shape, output.raw) == ((count,), raw)
 
 
@@ -142,7 +143,7 @@ def test_a_broken_model_file_is_one_line(tmp_path: Path) -> None:
 
 def test_a_string_that_would_lose_its_end_is_refused(models: dict[str, Path]) -> None:
     with engine(models["typed"]) as made:
-        inputs = [tensors.from_raw(spec.name, spec.datatype, (2, 3), KINDS[spec.datatype][1]) for spec in made.inputs]
+        inputs = [codec.from_raw(spec.name, spec.datatype, (2, 3), KINDS[spec.datatype][1]) for spec in made.inputs]
         inputs[-1][0, 0] = b"a\0"
         with pytest.raises(InvalidRequest, match="a BYTES element ends with a NUL byte"):
             made.infer(inputs, [0])
@@ -196,7 +197,7 @@ def test_an_inference_that_nobody_waits_for_any_more_is_not_made(models: dict[st
 
 
 def test_of_a_request_that_is_cancelled_in_the_queue_no_inference_is_made(models: dict[str, Path]) -> None:
-    x = InputTensor("x", "FP32", [1, 512], bytes(2048), tensors.from_raw)
+    x = InputTensor("x", "FP32", [1, 512], bytes(2048), codec.from_raw)
 
     async def both(model: ServedModel) -> None:
         first, second = (asyncio.create_task(model.infer([x], [])) for _ in range(2))

@@ -12,18 +12,19 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from loadproof_server import grpc_adapter, http2
-from loadproof_server.grpc_connection import GrpcConnection
-from loadproof_server.metrics import Metrics
-from loadproof_server.plane import Plane
+from loadproof_server.connections import http2
+from loadproof_server.connections.grpc import GrpcConnection
+from loadproof_server.dataplane.metrics import Metrics
+from loadproof_server.dataplane.plane import Plane
+from loadproof_server.kserve.grpc import handlers
 from tests.server.small_models import listening
 from tests.server.test_bounds import run, say
 
 
 @asynccontextmanager
 async def serving_grpc(**limits: Any) -> AsyncIterator[int]:
-    handlers = grpc_adapter.handlers(Plane(Metrics()))
-    async with listening(lambda house: GrpcConnection(house, handlers), **limits) as (port, _):
+    methods = handlers(Plane(Metrics()))
+    async with listening(lambda state: GrpcConnection(state, methods), **limits) as (port, _):
         yield port
 
 

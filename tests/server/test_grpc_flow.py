@@ -12,9 +12,9 @@ from typing import Any
 import hpack
 import pytest
 
-from loadproof_server import http2
-from loadproof_server.grpc_connection import GrpcConnection
-from loadproof_server.house import House, Listener
+from loadproof_server.connections import http2
+from loadproof_server.connections.grpc import GrpcConnection
+from loadproof_server.connections.listener import Listener, ListenerState
 from tests.server.small_models import listening
 from tests.server.test_bounds import run
 from tests.server.test_grpc_connection import ENDED, GREETING
@@ -49,12 +49,12 @@ class Application:
 
 
 @asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[tuple[int, Application, Listener, House]]:
+async def serving(**limits: Any) -> AsyncIterator[tuple[int, Application, Listener, ListenerState]]:
     application = Application()
     names = ("large", "small", "late", "wrong", "none")
     handlers = {b"/" + name.encode(): getattr(application, name) for name in names}
-    async with listening(lambda house: GrpcConnection(house, handlers), **limits) as (port, server):
-        yield port, application, server, server._house
+    async with listening(lambda state: GrpcConnection(state, handlers), **limits) as (port, server):
+        yield port, application, server, server._state
 
 
 def ask(number: int, path: bytes, flags: int = ENDED) -> bytes:
@@ -111,19 +111,19 @@ class Client:
                     return headers
 
 
-def unsent(house: House) -> int:
-    return sum(each.transport.get_write_buffer_size() for each in house.connections)
+def unsent(state: ListenerState) -> int:
+    return sum(each.transport.get_write_buffer_size() for each in state.connections)
 
 
 def test_answers_that_nobody_reads_wait_and_are_all_there_when_they_are_read() -> None:
     async def test() -> None:
-        async with serving() as (port, application, _, house):
+        async with serving() as (port, application, _, state):
             requests = b"".join(ask(2 * number + 1, b"/large") for number in range(100))
             client = await Client.connect(port, http2.PREFACE, http2.settings(WIDE), update(0, 1 << 30), requests)
             most = 0
             while application.calls < 100:
                 await asyncio.sleep(0.01)
-                most = max(most, unsent(house))
+                most = max(most, unsent(state))
             assert most < 4 << 20
             ends = 0
             while ends < 100:
@@ -141,7 +141,7 @@ def test_answers_that_nobody_reads_wait_and_are_all_there_when_they_are_read() -
 )
 def test_a_client_that_floods_and_does_not_read_is_cut(flood: bytes) -> None:
     async def test() -> None:
-        async with serving() as (port, _, _, house):
+        async with serving() as (port, _, _, state):
             client = await Client.connect(port, GREETING, ask(1, b"/late"))
             client.reader._transport.pause_reading()  # type: ignore[attr-defined]
             number = 3
@@ -157,7 +157,7 @@ def test_a_client_that_floods_and_does_not_read_is_cut(flood: bytes) -> None:
                     await client.writer.drain()
                 except OSError:
                     break
-                most = max(most, unsent(house))
+                most = max(most, unsent(state))
                 assert number < 10_000_000
             assert most < 16 << 20
 
@@ -233,12 +233,12 @@ def test_a_request_in_single_bytes_is_read() -> None:
 @pytest.mark.parametrize("path", [b"/wrong", b"/none"], ids=["an exception", "no answer"])
 def test_a_handler_that_fails_costs_its_stream_only(path: bytes) -> None:
     async def test() -> None:
-        async with serving() as (port, _, _, house):
+        async with serving() as (port, _, _, state):
             client = await Client.connect(port, GREETING, ask(1, path))
             assert await client.status(1) == b"13"
             client.writer.write(ask(3, b"/small"))
             assert await client.status(3) == b"0"
-            assert not house.tasks
+            assert not state.tasks
             client.writer.close()
 
     run(test)
@@ -246,7 +246,7 @@ def test_a_handler_that_fails_costs_its_stream_only(path: bytes) -> None:
 
 def test_streams_that_are_opened_and_reset_leave_nothing() -> None:
     async def test() -> None:
-        async with serving() as (port, _, _, house):
+        async with serving() as (port, _, _, state):
             client = await Client.connect(port, GREETING)
             for begin in range(0, 20_000, 1000):
                 for number in range(begin, begin + 1000):
@@ -255,7 +255,7 @@ def test_streams_that_are_opened_and_reset_leave_nothing() -> None:
                 await client.writer.drain()
             client.writer.write(ask(40_001, b"/small"))
             assert await client.status(40_001) == b"0"
-            assert (len(house.tasks), house.held_bytes) == (0, 0)
+            assert (len(state.tasks), state.held_bytes) == (0, 0)
             client.writer.close()
 
     run(test)
@@ -283,7 +283,7 @@ def test_a_server_that_stops_answers_what_is_open_and_refuses_the_rest() -> None
 
 
 def test_a_server_that_stops_waits_for_a_slow_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loadproof_server.grpc_connection._LINGER_S", 0.1)
+    monkeypatch.setattr("loadproof_server.connections.grpc._LINGER_S", 0.1)
 
     async def test() -> None:
         async with serving() as (port, application, server, _):

@@ -17,11 +17,12 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from loadproof_server import grpc_adapter, http2
-from loadproof_server.grpc_connection import GrpcConnection
-from loadproof_server.grpc_stream import PREFIX, decompressed
-from loadproof_server.metrics import Metrics
-from loadproof_server.plane import Plane
+from loadproof_server.connections import http2
+from loadproof_server.connections.grpc import GrpcConnection
+from loadproof_server.connections.grpc_stream import PREFIX, decompressed
+from loadproof_server.dataplane.metrics import Metrics
+from loadproof_server.dataplane.plane import Plane
+from loadproof_server.kserve.grpc import handlers
 from tests.server.small_models import Serve, Server, listening, wait_until
 from tests.server.test_bounds import run
 from tests.server.test_grpc_connection import GREETING
@@ -65,7 +66,7 @@ def test_a_message_is_whole_however_it_arrives_and_its_end_is_aligned(size: int,
         return [b""]
 
     async def test() -> None:
-        async with listening(lambda house: GrpcConnection(house, {b"/take": take})) as (port, _):
+        async with listening(lambda state: GrpcConnection(state, {b"/take": take})) as (port, _):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for start in range(0, len(arrivals), cut):
@@ -106,11 +107,11 @@ def test_a_compressed_message_is_read(free: Server, compression: grpc.Compressio
 def test_a_bomb_is_refused_and_the_connection_lives_on(
     compression: grpc.Compression, limits: dict[str, int], code: grpc.StatusCode
 ) -> None:
-    handlers = grpc_adapter.handlers(Plane(Metrics()))
+    methods = handlers(Plane(Metrics()))
 
     async def test() -> None:
         async with (
-            listening(lambda house: GrpcConnection(house, handlers), **limits) as (port, server),
+            listening(lambda state: GrpcConnection(state, methods), **limits) as (port, server),
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", compression=compression) as channel,
         ):
             stub = GRPCInferenceServiceStub(channel)
@@ -118,7 +119,7 @@ def test_a_bomb_is_refused_and_the_connection_lives_on(
                 await stub.ModelInfer(pb.ModelInferRequest(raw_input_contents=[bytes(100 << 20)]))
             assert caught.value.code() == code
             assert (await stub.ServerLive(pb.ServerLiveRequest())).live
-            assert server._house.held_bytes == 0
+            assert server._state.held_bytes == 0
 
     run(test)
 
@@ -161,12 +162,12 @@ def test_pieces_are_bounded_and_the_whole_is_the_message(encoding: bytes, size: 
 )
 def test_what_cannot_be_decompressed_is_refused(headers: dict[str, bytes], message: bytes, status: bytes) -> None:
     async def test() -> None:
-        async with serving() as (port, _, _, house):
+        async with serving() as (port, _, _, state):
             client = await Client.connect(port, GREETING, ask(1, b"/small", message, **headers))
             found = await client.trailers(1)
             assert found[b"grpc-status"] == status
             assert (b"grpc-accept-encoding" in found) == (status == b"12")
-            assert house.held_bytes == 0
+            assert state.held_bytes == 0
             client.writer.close()
 
     run(test)
@@ -174,7 +175,7 @@ def test_what_cannot_be_decompressed_is_refused(headers: dict[str, bytes], messa
 
 def test_a_request_past_its_deadline_is_answered_so_and_leaves_nothing() -> None:
     async def test() -> None:
-        async with serving() as (port, application, _, house):
+        async with serving() as (port, application, _, state):
             begun = time.monotonic()
             client = await Client.connect(port, GREETING, ask(1, b"/late", grpc_timeout=b"200m"))
             client.writer.write(ask(3, b"/large", grpc_timeout=b"0n") + ask(5, b"/small", grpc_timeout=b"99999999H"))
@@ -182,7 +183,7 @@ def test_a_request_past_its_deadline_is_answered_so_and_leaves_nothing() -> None
             assert time.monotonic() - begun > 0.19
             assert application.calls == 0
             await asyncio.sleep(0)
-            assert (len(house.tasks), house.held_bytes) == (0, 0)
+            assert (len(state.tasks), state.held_bytes) == (0, 0)
             client.writer.close()
 
     run(test)
@@ -190,12 +191,12 @@ def test_a_request_past_its_deadline_is_answered_so_and_leaves_nothing() -> None
 
 def test_an_answer_that_its_client_does_not_take_in_time_is_cut_off() -> None:
     async def test() -> None:
-        async with serving() as (port, _, _, house):
+        async with serving() as (port, _, _, state):
             client = await Client.connect(port, GREETING, ask(1, b"/large", grpc_timeout=b"200m"))
             while (found := await client.frame())[0] != http2.RST_STREAM:
                 pass
             assert found[2:] == (1, http2.CANCEL.to_bytes(4, "big"))
-            assert house.held_bytes == 0
+            assert state.held_bytes == 0
             client.writer.write(http2.widen_connection(1 << 20) + ask(3, b"/small"))
             assert await client.status(3) == b"0"
             client.writer.close()

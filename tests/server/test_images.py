@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadproof_server import images
-from loadproof_server.engine import TensorSpec
+from loadproof_server.dataplane import images
+from loadproof_server.engine.specs import Dimension, TensorSpec
 from loadproof_server.errors import InvalidRequest
-from loadproof_server.preparation import Dimension
 
 RGB = np.random.default_rng(1).integers(0, 256, (6, 9, 3), np.uint8)
 

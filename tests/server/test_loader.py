@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadproof_server import tensors
-from loadproof_server.config import Configuration, ModelSettings
+from loadproof_server.dataplane.inputs import InputTensor
+from loadproof_server.dataplane.metrics import Metrics
+from loadproof_server.dataplane.plane import Plane
 from loadproof_server.errors import NotFound, ReloadFailed, StartError
-from loadproof_server.loader import Loader
-from loadproof_server.messages import InputTensor
-from loadproof_server.metrics import Metrics
-from loadproof_server.plane import Plane
-from loadproof_server.repository import ALL_VERSIONS, VersionPolicy
+from loadproof_server.repository.loader import Loader
+from loadproof_server.repository.settings import Configuration, ModelSettings
+from loadproof_server.repository.versions import ALL_VERSIONS, VersionPolicy
+from loadproof_server.tensors import codec
 from tests.server.small_models import scale_model
 
 
@@ -56,7 +56,7 @@ class Bench:
 
     async def answer(self, name: str = "m", version: str = "") -> float:
         """What the model makes of 1."""
-        tensor = InputTensor("x", "FP32", (1, 4), np.ones(4, np.float32).tobytes(), tensors.from_raw)
+        tensor = InputTensor("x", "FP32", (1, 4), np.ones(4, np.float32).tobytes(), codec.from_raw)
         with self.plane.call("gRPC") as call:
             answer = await call.model(name, version).infer([tensor], [])
         return float(np.frombuffer(answer.outputs[0].raw, np.float32)[0])

@@ -14,8 +14,8 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from loadproof_server.connections.sockets import listen
 from loadproof_server.errors import StartError
-from loadproof_server.ports import listen
 from tests.ports import free_ports
 from tests.server.small_models import Serve, wait_until
 

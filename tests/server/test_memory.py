@@ -52,7 +52,7 @@ def test_a_large_request_takes_a_bounded_number_of_copies(
 ) -> None:
     """Of one request at a time; the infer request's own tensors are there from the first one on.
 
-    By mmap each block comes and goes with its request; what `server.memory` keeps would be there before the peak.
+    By mmap each block comes and goes with its request; what `tensors.memory` keeps would be there before the peak.
     """
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
     server = serve("free", "--nireq", "1")
@@ -69,8 +69,8 @@ def test_a_large_request_takes_a_bounded_number_of_copies(
 
 COUNT_FAULTS = """
 import resource
-from loadproof_server import memory
-memory.keep()
+from loadproof_server.tensors import memory
+memory.keep_freed_memory()
 def request():
     b"".join([bytes(16384 + n) for n in range(37)])  # pieces, and the whole of them
 for _ in range(5): request()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from loadproof_server.metric_names import BUCKETS_US
+from loadproof_server.dataplane.metric_names import BUCKETS_US
 
 
 def test_the_buckets_are_those_of_ovms() -> None:

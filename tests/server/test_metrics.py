@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadproof_server.metric_names import BUCKETS_US, METRICS
-from loadproof_server.metrics import Histogram, Metrics, total
+from loadproof_server.dataplane.metric_names import BUCKETS_US, METRICS
+from loadproof_server.dataplane.metrics import Histogram, Metrics, total
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

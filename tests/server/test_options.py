@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from loadproof_server import options
-from loadproof_server.config import Configuration, ModelSettings
+from loadproof_server.engine.preparation import Preparation
 from loadproof_server.errors import UsageError
-from loadproof_server.preparation import Preparation
-from loadproof_server.repository import ALL_VERSIONS
+from loadproof_server.flags import parse
+from loadproof_server.repository.settings import Configuration, ModelSettings
+from loadproof_server.repository.versions import ALL_VERSIONS
 
 GOOD = ["--model_name", "m", "--model_path", "models/m", "--port", "9000", "--rest_port", "8000"]
 
 
 def test_the_defaults_are_loopback_and_what_openvino_thinks_best() -> None:
-    chosen = options.parse(GOOD)
+    chosen = parse(GOOD)
     assert (chosen.grpc_bind_address, chosen.rest_bind_address) == ("127.0.0.1", "127.0.0.1")
     assert chosen.configuration() == Configuration((ModelSettings("m", Path("models/m"), 0, "CPU", {}),))
     assert (chosen.config_path, chosen.file_system_poll_wait_seconds) == (None, 1)
@@ -31,31 +31,29 @@ def test_the_defaults_are_loopback_and_what_openvino_thinks_best() -> None:
     ],
 )
 def test_metrics_are_enabled_by_the_flag_alone_or_with_a_value(flags: list[str], enabled: bool) -> None:
-    assert options.parse([*GOOD, *flags]).metrics_enable is enabled
+    assert parse([*GOOD, *flags]).metrics_enable is enabled
 
 
 def test_a_directory_for_compiled_models_is_a_property_of_each() -> None:
-    chosen = options.parse([*GOOD, "--cache_dir", "cache", "--plugin_config", '{"NUM_STREAMS": 2}'])
+    chosen = parse([*GOOD, "--cache_dir", "cache", "--plugin_config", '{"NUM_STREAMS": 2}'])
     assert [model.plugin_config for model in chosen.configuration().models] == [
         {"CACHE_DIR": "cache", "NUM_STREAMS": 2}
     ]
 
 
 def test_the_flags_of_a_model_say_what_is_done_to_it() -> None:
-    chosen = options.parse(
-        [*GOOD, "--shape", '{"x": "auto", "z": "(1,-1)"}', "--mean", "(1,2,3)", "--batch_size", "auto"]
-    )
+    chosen = parse([*GOOD, "--shape", '{"x": "auto", "z": "(1,-1)"}', "--mean", "(1,2,3)", "--batch_size", "auto"])
     assert chosen.model is not None
     assert chosen.model.preparation == Preparation(
         shape={"x": None, "z": ((1, 1), (0, -1))}, mean={"": (1, 2, 3)}, batch_size=(0, -1)
     )
-    chosen = options.parse([*GOOD, "--model_version_policy", '{"all": {}}'])
+    chosen = parse([*GOOD, "--model_version_policy", '{"all": {}}'])
     assert chosen.model is not None
     assert chosen.model.version_policy == ALL_VERSIONS
 
 
 def test_the_plugin_config_is_a_json_object() -> None:
-    chosen = options.parse([*GOOD, "--plugin_config", '{"NUM_STREAMS": "2", "ENABLE_CPU_PINNING": false}'])
+    chosen = parse([*GOOD, "--plugin_config", '{"NUM_STREAMS": "2", "ENABLE_CPU_PINNING": false}'])
     assert chosen.model is not None
     assert chosen.model.plugin_config == {"NUM_STREAMS": "2", "ENABLE_CPU_PINNING": False}
 
@@ -98,7 +96,7 @@ def test_the_plugin_config_is_a_json_object() -> None:
 )
 def test_a_wrong_flag_is_one_line_that_names_it(flags: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        options.parse([*GOOD, *flags])
+        parse([*GOOD, *flags])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -117,19 +115,19 @@ def test_a_wrong_flag_is_one_line_that_names_it(flags: list[str], message: str) 
 )
 def test_there_is_either_one_model_or_a_configuration_file(flags: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        options.parse(["--port", "9000", *flags])
+        parse(["--port", "9000", *flags])
     assert message in str(caught.value)
 
 
 def test_workers_are_as_many_as_the_protocol_with_more_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    assert options.parse(GOOD).workers == 1
-    assert options.parse([*GOOD, "--grpc_workers", "3", "--rest_workers", "8"]).workers == 8
-    assert options.parse([*GOOD, "--grpc_workers", "2"]).workers == 2
+    assert parse(GOOD).workers == 1
+    assert parse([*GOOD, "--grpc_workers", "3", "--rest_workers", "8"]).workers == 8
+    assert parse([*GOOD, "--grpc_workers", "2"]).workers == 2
     for number in ("0", "9", "two"):
         with pytest.raises(UsageError, match=f"--rest_workers: '{number}' is no whole number from 1 to 8"):
-            options.parse([*GOOD, "--rest_workers", number])
+            parse([*GOOD, "--rest_workers", number])
     for flag, port in (("--grpc_workers", "--port"), ("--rest_workers", "--rest_port")):
         other = [*GOOD[:4], *(GOOD[4:6] if port == "--rest_port" else GOOD[6:])]
         with pytest.raises(UsageError, match=f"{flag}: 2 processes serve nothing without {port}; give it as well"):
-            options.parse([*other, flag, "2"])
+            parse([*other, flag, "2"])

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from loadproof_server import peers
-from loadproof_server.config import Configuration, ModelSettings
+from loadproof_server.dataplane.metrics import Metrics
+from loadproof_server.dataplane.plane import Plane
 from loadproof_server.errors import NotFound, ReloadFailed, Unavailable
-from loadproof_server.loader import Loader
-from loadproof_server.metrics import Metrics
-from loadproof_server.peers import Peers
-from loadproof_server.plane import Plane
+from loadproof_server.kserve import all_workers
+from loadproof_server.kserve.all_workers import AllWorkers
+from loadproof_server.repository.loader import Loader
+from loadproof_server.repository.settings import Configuration, ModelSettings
 from tests.server.small_models import scale_model
 from tests.server.test_bounds import run
 
@@ -33,7 +33,7 @@ class Worker:
         self.models = models
         self.plane = Plane(Metrics())
         self.loader = Loader(self.plane, lambda: Configuration(self.models))
-        self.peers = Peers(self.plane, self.loader, others)
+        self.all = AllWorkers(self.plane, self.loader, others)
 
     def count(self, requests: int) -> None:
         metrics = self.plane.model("m").metrics
@@ -47,12 +47,12 @@ async def three(model: ModelSettings) -> AsyncIterator[list[Worker]]:
     workers = [Worker([other for other in addresses if other != own], model) for own in addresses]
     for worker, address in zip(workers, addresses, strict=True):
         await worker.loader.start()
-        await worker.peers.listen(address)
+        await worker.all.listen(address)
     try:
         yield workers
     finally:
         for worker in workers:
-            await worker.peers.close()
+            await worker.all.close()
             await worker.loader.close()
 
 
@@ -61,16 +61,16 @@ def test_whoever_is_asked_adds_up_what_all_have_counted(model: ModelSettings) ->
         async with three(model) as workers:
             for number, worker in enumerate(workers, 1):
                 worker.count(number)
-            texts = {await worker.peers.metrics() for worker in workers}
+            texts = {await worker.all.metrics() for worker in workers}
             assert len(texts) == 1
             labels = b'api="KServe",interface="gRPC",method="ModelInfer",name="m",version="1"'
             assert b"\novms_requests_success{%s} 6\n" % labels in texts.pop()
             for worker in workers:
-                (row,) = await worker.peers.statistics("m")
+                (row,) = await worker.all.statistics("m")
                 assert (row["inference_count"], row["last_inference"], row["name"]) == (6, 3000, "m")
                 assert row["inference_stats"]["compute_input"]["count"] == 6
             with pytest.raises(NotFound, match="version '2'"):
-                await worker.peers.statistics("m", "2")
+                await worker.all.statistics("m", "2")
 
     run(test)
 
@@ -81,17 +81,17 @@ def test_a_reload_reaches_all_and_what_fails_anywhere_is_told(model: ModelSettin
 
     async def test() -> None:
         async with three(model) as workers:
-            assert not await workers[0].peers.reload()
+            assert not await workers[0].all.reload()
             workers[2].models = (model, second)
-            assert await workers[0].peers.reload()
+            assert await workers[0].all.reload()
             assert workers[2].plane.model("n").name == "n"
             workers[1].models = workers[2].models = (model, broken)
             with pytest.raises(ReloadFailed, match=r"^--model_path: none does not exist$"):
-                await workers[0].peers.reload()
+                await workers[0].all.reload()
             for worker in workers:
-                (told,) = (await worker.peers.status())["n"]["model_version_status"][-1:]
+                (told,) = (await worker.all.status())["n"]["model_version_status"][-1:]
                 assert told["status"]["error_message"] == "--model_path: none does not exist"
-                assert (await worker.peers.status())["m"]["model_version_status"][0]["state"] == "AVAILABLE"
+                assert (await worker.all.status())["m"]["model_version_status"][0]["state"] == "AVAILABLE"
 
     run(test)
 
@@ -99,13 +99,13 @@ def test_a_reload_reaches_all_and_what_fails_anywhere_is_told(model: ModelSettin
 def test_a_worker_that_hangs_does_not_hold_a_reload_for_ever(
     model: ModelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "_RELOAD_PATIENCE_S", 0.2)
+    monkeypatch.setattr(all_workers, "_RELOAD_TIMEOUT_S", 0.2)
 
     async def test() -> None:
         async with three(model) as (one, hung, _):
             monkeypatch.setattr(hung.loader, "reload", asyncio.Event().wait)
             with pytest.raises(Unavailable, match="another worker of this server does not answer"):
-                await one.peers.reload()
+                await one.all.reload()
 
     run(test)
 
@@ -115,13 +115,13 @@ def test_who_does_not_answer_or_is_not_of_this_user_makes_no_sum(
 ) -> None:
     async def test() -> None:
         async with three(model) as (one, _, gone):
-            await gone.peers.close()
+            await gone.all.close()
             with pytest.raises(Unavailable, match="another worker of this server does not answer"):
-                await one.peers.metrics()
+                await one.all.metrics()
         async with three(model) as (one, *_):
             monkeypatch.setattr(os, "geteuid", lambda: 12345)
             with pytest.raises(Unavailable, match="another worker of this server does not answer"):
-                await one.peers.metrics()
+                await one.all.metrics()
 
     run(test)
 
@@ -133,9 +133,9 @@ def test_who_goes_away_in_the_middle_of_a_question_is_nobodys_trouble(
         async with three(model) as workers:
             for piece in (b"", b'["metr'):
                 with socket.socket(socket.AF_UNIX) as client:
-                    client.connect(workers[0].peers._others[0])
+                    client.connect(workers[0].all._others[0])
                     client.sendall(piece)
-            await workers[0].peers.metrics()
+            await workers[0].all.metrics()
 
     run(test)
     assert caplog.records == []

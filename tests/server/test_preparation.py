@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from loadproof_server.preparation import READERS, guess_layout
+from loadproof_server.engine.specs import guess_layout
+from loadproof_server.repository.model_options import READERS
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from loadproof_server import repository
 from loadproof_server.errors import StartError
-from loadproof_server.repository import ALL_VERSIONS, ModelFile, VersionPolicy
+from loadproof_server.repository import versions
+from loadproof_server.repository.versions import ALL_VERSIONS, ModelFile, VersionPolicy
 
 
 def put(path: Path) -> Path:
@@ -22,7 +22,7 @@ def test_the_latest_version_is_served_by_number(tmp_path: Path) -> None:
         put(tmp_path / version / "model.xml")
     put(tmp_path / "11-draft" / "model.xml")
     put(tmp_path / "010" / "model.xml")
-    assert repository.find(tmp_path) == [ModelFile("10", tmp_path / "10" / "model.xml")]
+    assert versions.find(tmp_path) == [ModelFile("10", tmp_path / "10" / "model.xml")]
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_the_latest_version_is_served_by_number(tmp_path: Path) -> None:
 def test_a_policy_chooses_versions_by_number(tmp_path: Path, policy: VersionPolicy, chosen: list[str]) -> None:
     for version in ("2", "10", "9"):
         put(tmp_path / version / "model.xml")
-    assert [file.version for file in repository.find(tmp_path, policy=policy)] == chosen
+    assert [file.version for file in versions.find(tmp_path, policy=policy)] == chosen
 
 
 def test_a_specific_version_that_is_not_there_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "2" / "model.xml")
     with pytest.raises(StartError, match=r"^--model_path: .* has no version 3, only 2; mend model_version_policy$"):
-        repository.find(tmp_path, policy=VersionPolicy(specific=(2, 3)))
+        versions.find(tmp_path, policy=VersionPolicy(specific=(2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_specific_version_that_is_not_there_is_refused(tmp_path: Path) -> None
     ],
 )
 def test_policies_are_read_as_ovms_writes_them(value: Any, policy: VersionPolicy) -> None:
-    assert repository.read_policy(value) == policy
+    assert versions.read_policy(value) == policy
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_policies_are_read_as_ovms_writes_them(value: Any, policy: VersionPolicy
 )
 def test_other_policies_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r'^must be \{"latest": '):
-        repository.read_policy(value)
+        versions.read_policy(value)
 
 
 def test_a_link_that_leads_out_of_the_repository_is_refused(tmp_path: Path) -> None:
@@ -91,25 +91,25 @@ def test_a_link_that_leads_out_of_the_repository_is_refused(tmp_path: Path) -> N
     (named.parent / "weights.data").symlink_to(outside)
     for name, link in (("m", "m/1/model.bin"), ("n", "n/1"), ("o", "o/1/weights.data")):
         with pytest.raises(StartError, match=rf"^--model_path: .*{link}.* is a link that leads out of .*/{name}; put"):
-            repository.find(tmp_path / name)
+            versions.find(tmp_path / name)
 
 
 def test_links_within_the_repository_are_followed_as_kubernetes_mounts_them(tmp_path: Path) -> None:
     put(tmp_path / "..data" / "1" / "model.xml")
     (tmp_path / "1").symlink_to("..data/1")
     (tmp_path / "link").symlink_to(tmp_path)
-    assert repository.find(tmp_path / "link")[0].version == "1"
+    assert versions.find(tmp_path / "link")[0].version == "1"
 
 
 def test_a_model_file_is_version_1(tmp_path: Path) -> None:
     path = put(tmp_path / "model.onnx")
-    assert repository.find(path) == [ModelFile("1", path)]
+    assert versions.find(path) == [ModelFile("1", path)]
 
 
 def test_an_ir_is_preferred_over_what_it_was_made_of(tmp_path: Path) -> None:
     for name in ("a.onnx", "b.xml", "b.bin"):
         put(tmp_path / "1" / name)
-    assert repository.find(tmp_path)[0].path.name == "b.xml"
+    assert versions.find(tmp_path)[0].path.name == "b.xml"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path, files: list[str
     for name in files:
         put(tmp_path / name)
     with pytest.raises(StartError, match=f"^--model_path: .*{message}"):
-        repository.find(tmp_path)
+        versions.find(tmp_path)
 
 
 def test_a_directory_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_directory_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     os.seteuid(user or 65534)  # root may read everything
     try:
         with pytest.raises(StartError, match=r"^--model_path: .* cannot be read \(Permission denied\)"):
-            repository.find(tmp_path / "m")
+            versions.find(tmp_path / "m")
     finally:
         os.seteuid(user)
         (tmp_path / "m").chmod(0o700)
@@ -142,6 +142,6 @@ def test_a_directory_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
 
 def test_a_path_that_is_nothing_and_a_file_that_is_no_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="does not exist"):
-        repository.find(tmp_path / "none")
+        versions.find(tmp_path / "none")
     with pytest.raises(StartError, match="is no model file"):
-        repository.find(put(tmp_path / "model.txt"))
+        versions.find(put(tmp_path / "model.txt"))

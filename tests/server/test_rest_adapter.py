@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from loadproof_server.metrics import Metrics
-from loadproof_server.plane import Plane
-from loadproof_server.rest_adapter import RestApp
-from loadproof_server.rest_request import Request
+from loadproof_server.connections.http1_request import Request
+from loadproof_server.dataplane.metrics import Metrics
+from loadproof_server.dataplane.plane import Plane
+from loadproof_server.kserve.rest import RestApp
 from tests.server.small_models import KINDS, KINDS_SHAPE, Server, openvino_kinds, wait_until
 
 HEADER = "Inference-Header-Content-Length"

@@ -5,31 +5,31 @@ from typing import Any
 
 import pytest
 
-from loadproof_server.config import Configuration, ModelSettings
-from loadproof_server.house import Limits
-from loadproof_server.share import Share
+from loadproof_server.connections.listener import Limits
+from loadproof_server.repository.settings import Configuration, ModelSettings
+from loadproof_server.workers.resources import WorkerResources
 
 
-def shares(workers: int) -> list[Share]:
-    return [Share(number, workers) for number in range(workers)]
+def resources(workers: int) -> list[WorkerResources]:
+    return [WorkerResources(number, workers) for number in range(workers)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 @pytest.mark.parametrize("whole", [7, 8, 9, 100])
 def test_the_parts_are_the_whole_and_as_even_as_can_be(workers: int, whole: int) -> None:
-    parts = [share.of(whole) for share in shares(workers)]
+    parts = [worker.part_of(whole) for worker in resources(workers)]
     assert sum(parts) == whole
     assert max(parts) - min(parts) <= 1
 
 
 def test_every_worker_has_one_at_least() -> None:
-    assert [share.of(1) for share in shares(3)] == [1, 1, 1]
+    assert [worker.part_of(1) for worker in resources(3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("workers", "number"), [(1, 4), (2, 5), (3, 8), (8, 8)])
 def test_each_cpu_is_one_workers(workers: int, number: int) -> None:
     available = range(10, 10 + number)  # some of which this machine need not have
-    found = [share.cpus(available) for share in shares(workers)]
+    found = [worker.cpus(available) for worker in resources(workers)]
     assert sorted(cpu for cpus in found for cpu in cpus) == list(available)
     assert max(map(len, found)) - min(map(len, found)) <= 1
 
@@ -41,8 +41,8 @@ def test_neighbours_and_both_threads_of_a_core_are_one_workers(monkeypatch: pyte
         directory.mkdir()
         (directory / "physical_package_id").write_text(f"{cpu % 2}\n")
         (directory / "core_id").write_text(f"{cpu // 2 % 2}\n")
-    monkeypatch.setattr("loadproof_server.share._TOPOLOGY", f"{tmp_path}/{{}}/{{}}")
-    assert [share.cpus(range(8)) for share in shares(4)] == [[0, 4], [2, 6], [1, 5], [3, 7]]
+    monkeypatch.setattr("loadproof_server.workers.resources._TOPOLOGY", f"{tmp_path}/{{}}/{{}}")
+    assert [worker.cpus(range(8)) for worker in resources(4)] == [[0, 4], [2, 6], [1, 5], [3, 7]]
 
 
 def test_what_is_given_is_divided_and_the_rest_stays() -> None:
@@ -54,7 +54,7 @@ def test_what_is_given_is_divided_and_the_rest_stays() -> None:
         "DEVICE_PROPERTIES": {"CPU": {"NUM_STREAMS": 3}},
     }
     whole = Configuration((ModelSettings("m", Path("m"), 5, plugin_config=properties), ModelSettings("n", Path("n"))))
-    (one, none), (other, _) = (share.configuration(whole).models for share in shares(2))
+    (one, none), (other, _) = (worker.configuration(whole).models for worker in resources(2))
     assert one.plugin_config == {
         "NUM_STREAMS": "3",
         "INFERENCE_NUM_THREADS": 2,
@@ -64,19 +64,19 @@ def test_what_is_given_is_divided_and_the_rest_stays() -> None:
     }
     assert (other.plugin_config["NUM_STREAMS"], other.plugin_config["CACHE_DIR"]) == ("2", "/cache/worker-2")
     assert (one.nireq, other.nireq, none) == (3, 2, whole.models[1])
-    assert Share().configuration(whole) is whole
+    assert WorkerResources().configuration(whole) is whole
 
 
 @pytest.mark.parametrize("streams", ["AUTO", "-1", "0", -1, True])
 def test_streams_that_are_no_number_are_not_divided(streams: Any) -> None:
     whole = Configuration((ModelSettings("m", Path("m"), plugin_config={"NUM_STREAMS": streams}),))
-    assert Share(0, 2).configuration(whole).models[0].plugin_config == {"NUM_STREAMS": streams}
+    assert WorkerResources(0, 2).configuration(whole).models[0].plugin_config == {"NUM_STREAMS": streams}
 
 
 def test_connections_and_memory_are_divided_but_each_has_room_for_the_largest_body() -> None:
     whole = Limits()
-    assert Share().limits() == whole
+    assert WorkerResources().limits() == whole
     for workers in (2, 16):
-        found = [share.limits() for share in shares(workers)]
+        found = [worker.limits() for worker in resources(workers)]
         assert sum(limits.connections for limits in found) == whole.connections
         assert {limits.held_bytes for limits in found} == {whole.body_bytes}

@@ -22,9 +22,9 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from loadproof_server.connections.sockets import listen, listen_together, new_socket
 from loadproof_server.errors import StartError
-from loadproof_server.ports import listen, listen_together, new_socket
-from loadproof_server.supervisor import Post
+from loadproof_server.workers.spec import WorkerSpec
 from tests.ports import free_ports
 from tests.server.small_models import Serve, scale_model, wait_until
 from tests.server.test_main import slow_request
@@ -62,8 +62,10 @@ def workers(process: Any) -> list[psutil.Process]:
     for child in psutil.Process(process.pid).children():
         with suppress(psutil.NoSuchProcess):
             command = child.cmdline()
-            if "loadproof_server.worker" in command:
-                found[Post.of(command[command.index("loadproof_server.worker") + 1]).number] = child
+            if "loadproof_server.worker_main" in command:
+                found[WorkerSpec.from_argument(command[command.index("loadproof_server.worker_main") + 1]).number] = (
+                    child
+                )
     return [found[number] for number in sorted(found)]
 
 

@@ -11,8 +11,8 @@ from typing import Final, TextIO
 
 import numpy as np
 
-from loadproof_server import metric_names
-from loadproof_server.metrics import Metrics
+from loadproof_server.dataplane import metric_names
+from loadproof_server.dataplane.metrics import Metrics
 from tests.truth.alarm import Alarm
 from tests.truth.service import Service
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 
-from loadproof_server.metrics import CONTENT_TYPE
+from loadproof_server.dataplane.metrics import CONTENT_TYPE
 from tests.truth.house import FLOATS, ID_HEADER, MODEL, House, double
 
 LENGTH = "inference-header-content-length"

@@ -17,15 +17,15 @@ from typing import Any, Final
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
-from loadproof_server.engine.specs import KSERVE, layout_of, name_of
+from loadproof_server.engine.metadata import layout_of, name_of
+from loadproof_server.engine.preparation import ONLY, Preparation
+from loadproof_server.engine.specs import ANY, Dimension
 from loadproof_server.errors import StartError
-from loadproof_server.preparation import ANY, ONLY, Dimension, Preparation
+from loadproof_server.tensors.datatypes import BY_OPENVINO, DATATYPES
 
 log = logging.getLogger("loadproof-server")
 
 _OVER_OTHERS: Final = ("AUTO", "HETERO", "MULTI", "BATCH")
-_TYPES: Final = {datatype: name for name, datatype in KSERVE.items()}
-_FLOATS: Final = ("f16", "bf16", "f32", "f64")
 
 
 def compiled(path: Path, device: str, properties: Mapping[str, Any], preparation: Preparation) -> Any:
@@ -66,8 +66,8 @@ def one_line(error: Exception) -> str:
     return " ".join(text.split())[:500] or type(error).__name__
 
 
-def version() -> str:
-    """OpenVINO's version, as the server's metadata tells it."""
+def openvino_version() -> str:
+    """OpenVINO's version, which the server's metadata reports."""
     return str(ov.__version__)
 
 
@@ -128,7 +128,7 @@ def _preprocess(step: Any, port: Any, own: Mapping[str, Any]) -> None:
     """The steps of one input: `own` has what is to be done, by the preparation's keys."""
     client, source = own.get("layout") or (layout_of(port),) * 2
     model_type = port.get_element_type().get_type_name()
-    client_type = _client_type(own["precision"], KSERVE[model_type]) if "precision" in own else model_type
+    client_type = _client_type(own["precision"], BY_OPENVINO[model_type].name) if "precision" in own else model_type
     step.tensor().set_element_type(_type(client_type))
     if client:
         step.tensor().set_layout(ov.Layout(client))
@@ -137,8 +137,8 @@ def _preprocess(step: Any, port: Any, own: Mapping[str, Any]) -> None:
     for key in numeric:
         if "C" not in client and (key == "color_format" or len(own[key]) > 1):
             raise ValueError(f"{key}: nobody knows which dimension of {name_of(port)} has the channels; give layout")
-    if numeric and client_type not in _FLOATS:
-        step.preprocess().convert_element_type(_type(model_type if model_type in _FLOATS else "f32"))
+    if numeric and not BY_OPENVINO[client_type].is_float:
+        step.preprocess().convert_element_type(_type(model_type if BY_OPENVINO[model_type].is_float else "f32"))
     if "color_format" in own:
         step.tensor().set_color_format(getattr(ColorFormat, own["color_format"][0]))
         step.preprocess().convert_color(getattr(ColorFormat, own["color_format"][1]))
@@ -151,7 +151,7 @@ def _client_type(pair: tuple[str, str], model_datatype: str) -> str:
     """OpenVINO's name of what clients send, where the other of the pair is the model's own."""
     if model_datatype not in pair:
         raise ValueError(f"precision: the model has {model_datatype}, which is neither of {':'.join(pair)}")
-    return _TYPES[pair[0] if pair[1] == model_datatype else pair[1]]
+    return DATATYPES[pair[0] if pair[1] == model_datatype else pair[1]].openvino
 
 
 def _type(name: str) -> Any:

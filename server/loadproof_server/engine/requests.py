@@ -31,32 +31,17 @@ from typing import Any, Final
 
 import openvino as ov
 
-from loadproof_server import tensors
 from loadproof_server.engine.compiling import compiled, one_line, streams_of
-from loadproof_server.engine.specs import TensorSpec, specs
+from loadproof_server.engine.metadata import specs
+from loadproof_server.engine.preparation import AS_IT_IS, Preparation
+from loadproof_server.engine.specs import ANY, Answer, OutputTensor
 from loadproof_server.errors import InferenceFailed, InvalidRequest, ServingError, StartError
-from loadproof_server.preparation import ANY, AS_IT_IS, Preparation
-from loadproof_server.tensors import BYTES, Array
+from loadproof_server.tensors import codec
+from loadproof_server.tensors.datatypes import BYTES, Array
 
 MAX_STRINGS_BYTES: Final = 1 << 28
 QUICK_US: Final = 200.0
 _RECENT: Final = 32  # inferences that show whether a model is quick
-
-
-@dataclass(frozen=True, slots=True)
-class OutputTensor:
-    """One output of one inference, as raw bytes of its own."""
-
-    spec: TensorSpec
-    shape: tuple[int, ...]
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    outputs: list[OutputTensor]
-    wait_us: float  # from submit until an infer request was free
-    inference_us: float  # start to end, as the server sees it
 
 
 @dataclass(slots=True)
@@ -199,11 +184,11 @@ class Engine:
         spec = self.outputs[position]
         if spec.datatype != BYTES:
             values = tensor.data
-            return OutputTensor(spec, values.shape, tensors.to_raw(values))
+            return OutputTensor(spec, values.shape, codec.to_raw(values))
         shape = tuple(tensor.shape)
         if 0 in shape:  # bytes_data of no strings reads memory that is not there (2026.4: the process may die)
             return OutputTensor(spec, shape, b"")
-        return OutputTensor(spec, shape, tensors.to_raw(tensor.bytes_data))
+        return OutputTensor(spec, shape, codec.to_raw(tensor.bytes_data))
 
     def _failure(self, error: Exception) -> ServingError:
         """Where shapes are free, OpenVINO finds a shape that the graph cannot take only when it runs."""

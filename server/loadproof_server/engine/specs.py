@@ -1,34 +1,16 @@
-"""What a compiled model takes and gives: names, KServe datatypes and shapes of its inputs and outputs."""
+"""What a model takes and gives: its inputs' and outputs' names, KServe datatypes and shapes, and an inference's answer.
+
+Nothing here needs OpenVINO.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import openvino as ov
-
-from loadproof_server.errors import StartError
-from loadproof_server.preparation import ANY, Dimension, guess_layout
-from loadproof_server.tensors import BYTES
-
-# OpenVINO's type names to KServe's datatypes: every datatype of KServe.
-KSERVE: Final = {
-    "boolean": "BOOL",
-    "u8": "UINT8",
-    "u16": "UINT16",
-    "u32": "UINT32",
-    "u64": "UINT64",
-    "i8": "INT8",
-    "i16": "INT16",
-    "i32": "INT32",
-    "i64": "INT64",
-    "f16": "FP16",
-    "bf16": "BF16",
-    "f32": "FP32",
-    "f64": "FP64",
-    "string": BYTES,
-}
+ANY: Final = -1  # a dimension without bounds
+Dimension = tuple[int, int]  # the lowest and the highest size; (0, ANY): every size
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +37,25 @@ class TensorSpec:
         )
 
 
-def specs(ports: Sequence[Any]) -> tuple[TensorSpec, ...]:
-    """Of all inputs or outputs; raises StartError for a type that KServe does not know."""
-    return tuple(_spec(port) for port in ports)
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """One output of one inference, as raw bytes of its own."""
+
+    spec: TensorSpec
+    shape: tuple[int, ...]
+    raw: bytes
 
 
-def name_of(port: Any) -> str:
-    """The port's tensor name; OpenVINO's own models may leave it out, then the node's."""
-    return str(port.get_any_name() if port.get_names() else port.get_node().get_friendly_name())
+@dataclass(frozen=True, slots=True)
+class Answer:
+    outputs: list[OutputTensor]
+    wait_us: float  # from submit until an infer request was free
+    inference_us: float  # start to end, as the server sees it
 
 
-def layout_of(port: Any) -> str:
-    """The letters of the port's layout where the model says it, else what its shape lets guess; may be empty."""
-    layout: str = ov.layout_helpers.get_layout(port).to_string()[1:-1]
-    if layout != "..." and "..." not in layout:
-        return layout.replace(",", "")
-    return guess_layout(_limits(port)) if layout == "..." and port.get_partial_shape().rank.is_static else ""
-
-
-def _limits(port: Any) -> tuple[Dimension, ...]:
-    return tuple((dimension.get_min_length(), dimension.get_max_length()) for dimension in port.get_partial_shape())
-
-
-def _spec(port: Any) -> TensorSpec:
-    name, element_type = name_of(port), port.get_element_type().get_type_name()
-    if element_type not in KSERVE:
-        raise StartError(f"tensor {name} has the type {element_type}, which KServe does not know")
-    if port.get_partial_shape().rank.is_dynamic:
-        return TensorSpec(name, KSERVE[element_type], (ANY,), (), any_rank=True)
-    limits = _limits(port)
-    shape = tuple(low if low == high else ANY for low, high in limits)
-    return TensorSpec(name, KSERVE[element_type], shape, limits, layout=layout_of(port))
+def guess_layout(limits: tuple[Dimension, ...]) -> str:
+    """NCHW or NHWC for an image's four dimensions, of which one alone can be the channels; else empty."""
+    if len(limits) != 4:
+        return ""
+    channels = [axis for axis in (1, 3) if limits[axis] in ((1, 1), (3, 3))]
+    return {1: "NCHW", 3: "NHWC"}[channels[0]] if len(channels) == 1 else ""

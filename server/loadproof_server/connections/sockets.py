@@ -1,0 +1,48 @@
+"""The sockets that a server listens on: one for a port, or one for each worker with SO_REUSEPORT."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from loadproof_server.connections.listener import BACKLOG
+from loadproof_server.errors import StartError
+
+
+def listen(host: str, port: int, flag: str = "--rest_port") -> socket.socket:
+    """A TCP socket that listens, so that the port is ours for certain; raises StartError where it is busy."""
+    listener = new_socket(host)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"{flag}: {host_port(host, port)} cannot be bound ({error.strerror}): choose a free port"
+        ) from None
+    return listener
+
+
+def listen_together(listeners: Sequence[socket.socket], host: str, port: int, flag: str) -> None:
+    """Lets the sockets, new ones, share the port; raises StartError where anyone else has it.
+
+    SO_REUSEPORT alone would share it with another server in silence: so it is taken without, and is never free between.
+    """
+    with listen(host, port, flag) as guard:
+        guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for listener in listeners:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+
+
+def new_socket(host: str) -> socket.socket:
+    """For that address, which it does not have yet."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else asyncio's own loop answers 40 ms late
+    return made
+
+
+def host_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

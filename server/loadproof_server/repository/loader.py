@@ -1,0 +1,271 @@
+"""Keeps the served models as the configuration says: loads the new beside the old, switches, and closes what is left.
+
+A switch happens on the event loop between two requests; loading and closing happen in threads, where OpenVINO gives up
+the GIL. What does not load leaves the old one serving: no version is taken away while another of its model fails. The
+semantics are those of OVMS's `online_config_changes.md`, but for the start: a server does not start with a model that
+does not load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loadproof_server.dataplane.model import ServedModel
+from loadproof_server.dataplane.plane import Plane
+from loadproof_server.engine.requests import Engine
+from loadproof_server.errors import ReloadFailed, StartError
+from loadproof_server.repository import versions
+from loadproof_server.repository.settings import Configuration, ModelSettings
+from loadproof_server.repository.versions import Fingerprint, ModelFile
+
+log = logging.getLogger("loadproof-server")
+
+Key = tuple[str, str]  # a model's name and version
+_NOT_FOUND: Final = ""  # stands for the version of a model of which no version was found
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One version that is to be served; another target is another engine."""
+
+    settings: ModelSettings
+    file: ModelFile
+    fingerprint: Fingerprint
+
+    @property
+    def key(self) -> Key:
+        return self.settings.name, self.file.version
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a version is not served as it should be, and the target unless it was not even found."""
+
+    message: str
+    target: Target | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Of one look at the configuration: whether a model was loaded or unloaded, and what went wrong."""
+
+    changed: bool
+    errors: list[str]
+
+
+class Loader:
+    """Loads, replaces and unloads the models of a plane; one reload at a time."""
+
+    def __init__(self, plane: Plane, source: Callable[[], Configuration]) -> None:
+        """`source` reads the configuration, in a thread; it raises StartError where that is broken."""
+        self._plane = plane
+        self._source = source
+        self._lock = asyncio.Lock()
+        self._stopping = False
+        self._loaded: dict[Key, Target] = {}
+        self._loading: Key | None = None
+        self._failures: dict[Key, Failure] = {}
+        self._refusal: str | None = None  # of the configuration as a whole
+        self._versions: dict[str, set[str]] = {}  # all that were ever served
+        self._leaving: dict[ServedModel, asyncio.Task[None]] = {}
+        self._reloads: set[asyncio.Task[Outcome]] = set()
+
+    async def start(self) -> None:
+        """Loads all models; raises StartError."""
+        for settings, found in await asyncio.to_thread(self._survey):
+            await self._update(settings, found, retry=True)
+            for failure in self._failures.values():
+                raise StartError(failure.message)
+
+    async def reload(self) -> bool:
+        """Makes the models as the configuration says; what failed before is tried again.
+
+        True where a model was loaded or unloaded. Raises ReloadFailed, which says why; the old ones serve on.
+        """
+        outcome = await asyncio.shield(self._begin(retry=True))  # it ends even if the client goes away
+        if outcome.errors:
+            raise ReloadFailed("; ".join(outcome.errors))
+        return outcome.changed
+
+    async def poll(self, interval_s: float) -> None:
+        """Reloads whenever the configuration or a model's directory has changed; never returns."""
+        while True:
+            await asyncio.sleep(interval_s)
+            await asyncio.shield(self._begin(retry=False))
+
+    def stop(self) -> None:
+        """Loads nothing more, beyond the model that is being loaded."""
+        self._stopping = True
+
+    async def close(self) -> None:
+        """Waits for the model that is being loaded, then closes all engines; requests must have ended."""
+        self.stop()
+        await asyncio.gather(*self._reloads)
+        for model in self._plane.models:
+            self._leave(self._plane.remove_model(model.name, model.version))
+        await asyncio.gather(*self._leaving.values())
+
+    def status(self) -> dict[str, Any]:
+        """OVMS's answer to GET /v1/config; an error's message says why the configuration is not what is served."""
+        names = dict.fromkeys(
+            (*self._versions, *(name for name, _ in (*self._failures, *filter(None, [self._loading]))))
+        )
+        return {name: {"model_version_status": self._version_status(name)} for name in names}
+
+    def _version_status(self, name: str) -> list[dict[str, Any]]:
+        served = self._plane.versions(name)
+        states = dict.fromkeys(self._versions.get(name, ()), "END")
+        states |= {model.version: "UNLOADING" for model in self._leaving if model.name == name}
+        states |= dict.fromkeys(served, "AVAILABLE")
+        if self._loading and self._loading[0] == name:
+            states.setdefault(self._loading[1], "LOADING")
+        messages = {}
+        if not_found := self._failures.get((name, _NOT_FOUND)):
+            messages = dict.fromkeys(served or ["0"], not_found.message)  # "0": nobody knows what was to be served
+        elif self._refusal:
+            messages = dict.fromkeys(served, self._refusal)
+        messages |= {key[1]: failure.message for key, failure in self._failures.items() if key[0] == name and key[1]}
+        for version in messages:
+            if states.get(version) != "AVAILABLE":
+                states[version] = "LOADING"  # as OVMS says of a version that did not load
+        return [
+            _version_row(version, states[version], messages.get(version, "")) for version in sorted(states, key=int)
+        ]
+
+    def _begin(self, *, retry: bool) -> asyncio.Task[Outcome]:
+        task = asyncio.create_task(self._reload(retry=retry))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return task
+
+    async def _reload(self, *, retry: bool) -> Outcome:
+        async with self._lock:
+            try:
+                found = await asyncio.to_thread(self._survey)
+            except StartError as error:
+                return self._refuse(str(error), retry=retry)
+            except Exception as error:  # whatever it is, the server serves on and looks again
+                return self._refuse(f"the configuration cannot be read: {type(error).__name__}: {error}", retry=retry)
+            self._refusal = None
+            outcome = Outcome(False, [])
+            for settings, targets in found:
+                outcome.changed |= await self._update(settings, targets, retry=retry)
+                if self._stopping:
+                    return Outcome(outcome.changed, ["the server is stopping"])
+            outcome.changed |= self._remove_all_but({settings.name for settings, _ in found})
+            outcome.errors += [failure.message for failure in self._failures.values()]
+            return outcome
+
+    def _survey(self) -> list[tuple[ModelSettings, list[Target] | Failure]]:
+        """In a thread: the configuration, and what its models are on disk; raises StartError where it is broken."""
+        return [(settings, _look(settings)) for settings in self._source().models]
+
+    async def _update(self, settings: ModelSettings, found: list[Target] | Failure, *, retry: bool) -> bool:
+        """Serves what was found, and no other version once that is served; True where something has changed."""
+        name = settings.name
+        if isinstance(found, Failure):
+            self._fail((name, _NOT_FOUND), found, retry=retry)
+            return False
+        wanted = {target.key for target in found}
+        for key in [key for key in self._failures if key[0] == name and key not in wanted]:
+            del self._failures[key]
+        changed = False
+        for target in found:
+            if self._stopping:
+                return changed
+            changed |= await self._load(target, retry=retry)
+        if not any(key[0] == name for key in self._failures):
+            changed |= self._remove([key for key in self._loaded if key[0] == name and key not in wanted])
+        return changed
+
+    async def _load(self, target: Target, *, retry: bool) -> bool:
+        """Serves the target, if that is new; True where it is served from now on."""
+        key = target.key
+        if target == self._loaded.get(key):
+            self._failures.pop(key, None)
+            return False
+        failure = self._failures.get(key)
+        if failure and failure.target == target and not retry:
+            return False
+        started = time.perf_counter()
+        self._loading = key
+        try:
+            engine = await asyncio.to_thread(_engine, target)
+        except Exception as error:  # whatever it is, the old one serves on
+            message = " ".join(str(error).split()) or type(error).__name__
+            self._fail(key, Failure(f"model {key[0]}: {message}", target), retry=retry)
+            return False
+        finally:
+            self._loading = None
+        self._switch(target, engine)
+        log.info("%s: loaded in %.3f s", self._plane.model(*key), time.perf_counter() - started)
+        return True
+
+    def _switch(self, target: Target, engine: Engine) -> None:
+        name, version = target.key
+        replaced = self._plane.add_model(name, version, engine)
+        self._loaded[target.key] = target
+        self._versions.setdefault(name, set()).add(version)
+        self._failures.pop(target.key, None)
+        if replaced:
+            self._leave(replaced)
+
+    def _remove_all_but(self, names: set[str]) -> bool:
+        for key in [key for key in self._failures if key[0] not in names]:
+            del self._failures[key]
+        return self._remove([key for key in self._loaded if key[0] not in names])
+
+    def _remove(self, keys: list[Key]) -> bool:
+        for key in keys:
+            del self._loaded[key]
+            self._leave(self._plane.remove_model(*key))
+            log.info("model %s version %s: no longer served", *key)
+        return bool(keys)
+
+    def _leave(self, model: ServedModel) -> None:
+        task = asyncio.create_task(self._unload(model))
+        self._leaving[model] = task
+        task.add_done_callback(lambda _: self._leaving.pop(model))
+
+    async def _unload(self, model: ServedModel) -> None:
+        await model.idle()
+        await asyncio.to_thread(model.engine.close)
+        log.info("model %s version %s: unloaded the old engine", model.name, model.version)
+
+    def _fail(self, key: Key, failure: Failure, *, retry: bool) -> None:
+        if retry or self._failures.get(key) != failure:  # polling says it once
+            log.error("%s%s", failure.message, "; the old one serves on" if self._plane.versions(key[0]) else "")
+        self._failures[key] = failure
+
+    def _refuse(self, message: str, *, retry: bool) -> Outcome:
+        if retry or self._refusal != message:
+            log.error("%s; the old configuration serves on", message)
+        self._refusal = message
+        return Outcome(False, [message])
+
+
+def _look(settings: ModelSettings) -> list[Target] | Failure:
+    try:
+        files = versions.find(settings.base_path, settings.path_key, settings.version_policy)
+        return [Target(settings, file, versions.fingerprint(file)) for file in files]
+    except StartError as error:
+        return Failure(str(error))
+    except OSError as error:
+        return Failure(f"{settings.path_key}: {error.filename} cannot be read ({error.strerror})")
+
+
+def _engine(target: Target) -> Engine:
+    settings = target.settings
+    return Engine(
+        target.file.path, settings.target_device, settings.plugin_config, settings.nireq, settings.preparation
+    )
+
+
+def _version_row(version: str, state: str, message: str) -> dict[str, Any]:
+    code = "UNKNOWN" if message else "OK"
+    return {"version": version, "state": state, "status": {"error_code": code, "error_message": message or "OK"}}

@@ -1,0 +1,1 @@
+"""A server of several processes: their supervisor, the worker's side, and the resources of each worker."""

@@ -1,0 +1,26 @@
+"""What a supervisor gives a worker on its command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """Which of the workers it is, and the file descriptors that it inherits, of which -1 is none."""
+
+    number: int  # from 0
+    workers: int
+    address: str  # of the workers' sockets for each other, without the worker's number
+    supervisor: int  # its process
+    control: int
+    rest: int
+    grpc: int
+
+    @classmethod
+    def from_argument(cls, argument: str) -> WorkerSpec:
+        return cls(**json.loads(argument))
+
+    def to_argument(self) -> str:
+        return json.dumps(asdict(self))
