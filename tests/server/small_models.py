@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+import uvloop
 from openvino import opset13 as op
 
 from loadproof_server.connections.listener import Limits, Listener, ListenerState
@@ -85,6 +86,10 @@ async def listening(
         yield port, listener
     finally:
         await listener.stop(5)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    uvloop.run(asyncio.wait_for(test(), 60))
 
 
 def parameter(name: str, element_type: Any, shape: list[int]) -> Any:

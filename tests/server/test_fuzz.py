@@ -22,8 +22,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tritonclient.grpc import service_pb2 as pb
 
 from tests.server import openapi
+from tests.server.kserve.test_rest import GOOD
 from tests.server.small_models import Serve, Server, wait_until
-from tests.server.test_rest_adapter import GOOD
 
 EXAMPLES = int(os.environ.get("LOADPROOF_FUZZ_EXAMPLES", "0"))
 METHODS = ("ModelInfer", "ModelMetadata", "ModelReady", "ModelConfig", "ModelStatistics", "RepositoryIndex")

@@ -17,8 +17,7 @@ from loadproof_server.kserve import all_workers
 from loadproof_server.kserve.all_workers import AllWorkers
 from loadproof_server.repository.loader import Loader
 from loadproof_server.repository.settings import Configuration, ModelSettings
-from tests.server.small_models import scale_model
-from tests.server.test_bounds import run
+from tests.server.small_models import run, scale_model
 
 
 @pytest.fixture(scope="module")

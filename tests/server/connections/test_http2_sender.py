@@ -15,9 +15,8 @@ import pytest
 from loadproof_server.connections import http2
 from loadproof_server.connections.grpc import GrpcConnection
 from loadproof_server.connections.listener import Listener, ListenerState
-from tests.server.small_models import listening
-from tests.server.test_bounds import run
-from tests.server.test_grpc_connection import ENDED, GREETING
+from tests.server.connections.test_grpc import ENDED, GREETING
+from tests.server.small_models import listening, run
 
 WIDE = {http2.INITIAL_WINDOW_SIZE: http2.MAX_WINDOW}
 MESSAGE = bytes(5)  # an empty one

@@ -17,8 +17,8 @@ from loadproof_server.connections.grpc import GrpcConnection
 from loadproof_server.dataplane.metrics import Metrics
 from loadproof_server.dataplane.plane import Plane
 from loadproof_server.kserve.grpc import handlers
-from tests.server.small_models import listening
-from tests.server.test_bounds import run, say
+from tests.server.connections.test_http1 import say
+from tests.server.small_models import listening, run
 
 
 @asynccontextmanager

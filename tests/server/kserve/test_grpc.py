@@ -261,3 +261,13 @@ def test_a_request_that_the_client_cancels_is_counted_as_failed_and_frees_its_in
     assert server.metric("ovms_requests_fail") == 1
     assert server.metric("ovms_requests_success") == 1
     assert server.metric("ovms_current_requests") == 0
+
+
+@pytest.mark.parametrize("part", [b"\x2a\x00", b"\x32\x00"], ids=["inputs", "outputs"])
+def test_a_protobuf_bomb_is_refused(free: Server, part: bytes) -> None:
+    message = pb.ModelInferRequest(model_name="free").SerializeToString() + part * (20 << 20)
+    with grpc.insecure_channel(free.grpc, options=[("grpc.max_send_message_length", -1)]) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError, match="message: more than 16777216 bytes beside raw tensors") as caught:
+            infer(message)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -23,10 +23,9 @@ from loadproof_server.connections.grpc_stream import PREFIX, decompressed
 from loadproof_server.dataplane.metrics import Metrics
 from loadproof_server.dataplane.plane import Plane
 from loadproof_server.kserve.grpc import handlers
-from tests.server.small_models import Serve, Server, listening, wait_until
-from tests.server.test_bounds import run
-from tests.server.test_grpc_connection import GREETING
-from tests.server.test_grpc_flow import Client, serving
+from tests.server.connections.test_grpc import GREETING
+from tests.server.connections.test_http2_sender import Client, serving
+from tests.server.small_models import Serve, Server, listening, run, wait_until
 
 COMPRESSIONS = (grpc.Compression.Gzip, grpc.Compression.Deflate)
 PACKED: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.compress, b"deflate": zlib.compress}
