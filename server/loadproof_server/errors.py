@@ -6,13 +6,13 @@ ServingError            a request that cannot be answered
 ├── WrongMethod         UNIMPLEMENTED       405   a REST path that exists under another HTTP method
 ├── TooLarge            RESOURCE_EXHAUSTED  413   a body over the limit
 ├── HeadTooLarge        RESOURCE_EXHAUSTED  431   headers over the limit
-├── TooSlow             DEADLINE_EXCEEDED   408   a request that takes too long to come, or longer than its client waits
+├── TooSlow             DEADLINE_EXCEEDED   408   a request that arrives too slowly, or whose deadline has passed
 ├── Unavailable         UNAVAILABLE         503   more than the server takes at once
 ├── NotSupported        UNIMPLEMENTED       415   a content encoding
-├── ReloadFailed        FAILED_PRECONDITION 412   a configuration or model that cannot be loaded: the old one serves on
+├── ReloadFailed        FAILED_PRECONDITION 412   a configuration or model that cannot be loaded: the old one stays
 └── InferenceFailed     INTERNAL            500   OpenVINO refused what was valid
 StartError              the server cannot start: exit code 1
-├── WorkerDied          nor go on without one of its processes: exit code 1
+├── WorkerDied          one of its processes ended: exit code 1
 └── UsageError          wrong flags or configuration file: exit code 2
 """
 

@@ -1,4 +1,4 @@
-"""The command line of OpenVINO Model Server, as far as it is served here, and what is wrong with it in one line."""
+"""The flags of OpenVINO Model Server that are supported here; reports a mistake in one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PREPARATION_HELP: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the flags say: one model or a configuration file, and a port of 0 turns its protocol off."""
+    """The parsed flags: one model or a configuration file; a port of 0 turns its protocol off."""
 
     model: ModelSettings | None
     config_path: Path | None
@@ -188,7 +188,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, required: bool = False) 
 
 
 def preparation(flags: Mapping[str, Any]) -> Preparation:
-    """What the flags say is to be done to the model."""
+    """How the flags prepare the model."""
     return Preparation(**{name: flags[name] for name in READERS if flags[name] is not None})
 
 
@@ -228,7 +228,7 @@ def _flag(text: str) -> bool:
 
 
 def _typed(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """What argparse takes: it tells the text of its own error only."""
+    """A type for argparse, which shows the message of an ArgumentTypeError only."""
 
     def read_flag(text: str) -> Any:
         try:

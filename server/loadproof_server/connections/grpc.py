@@ -1,10 +1,9 @@
-"""gRPC over HTTP/2, unary methods only: one client's connection as an asyncio protocol, bounded as REST's is.
+"""gRPC over HTTP/2, unary methods only: one connection as an asyncio protocol, with the same limits as HTTP/1.1's.
 
-Our own rather than grpcio's, which it was until 2026-11-24: grpc.aio wakes the event loop from another thread four
-times a request, tells of a request only when it is whole, so that slow ones cannot be bounded, and copies a message
-twice more. Not served are streaming methods. Messages may come compressed, within the bounds of those that are not;
-answers are not compressed. When a request's deadline has passed, it is answered so, and an inference that still waits
-for its turn is not made.
+It replaced grpcio's server on 2026-11-24: grpc.aio wakes the event loop from another thread four times a request,
+reports a request only when it is complete, so that slow ones cannot be bounded, and copies a message twice more.
+Streaming methods are not served. Requests may be compressed, within the same bounds; answers are not compressed. A
+request whose deadline has passed is answered with that, and an inference that still waits in the queue is dropped.
 """
 
 from __future__ import annotations
@@ -13,187 +12,97 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from loadproof_server.connections import grpc_stream, http2
 from loadproof_server.connections.grpc_stream import PREFIX, Handler, Stream
 from loadproof_server.connections.http2 import Http2Error
+from loadproof_server.connections.http2_frames import MAX_FRAME_BYTES, FrameReceiver
 from loadproof_server.connections.http2_sender import Sender
 from loadproof_server.connections.listener import ListenerState
 from loadproof_server.errors import NotSupported, ServingError, TooLarge, TooSlow, Unavailable
 
 log = logging.getLogger("loadproof-server")
 
-MAX_STREAMS: Final = 10_000  # of a connection, as HAProxy passes on before it has read ours
-MAX_FRAME_BYTES: Final = 1 << 16
-_UNREAD_BYTES: Final = 1 << 22  # more than a piece of an answer: acknowledgements and refusals that nobody takes
-_LINGER_S: Final = 2.0  # for what the client still sends: closing at once would destroy what it has not read
-_DECOMPRESSED_HERE_BYTES: Final = 1 << 12  # they may become 1000 times as many: more are a thread's
-_TOO_LATE: Final = "deadline: the time that grpc-timeout gives has passed"
+MAX_STREAMS: Final = 10_000  # of a connection: HAProxy sends as many before it has read our SETTINGS
+_UNREAD_MAX_BYTES: Final = 1 << 22  # above a piece of an answer: acknowledgements and refusals that nobody reads
+_LINGER_S: Final = 2.0  # the client may still send: closing at once would destroy what it has not read
+_DECOMPRESSED_HERE_BYTES: Final = 1 << 12  # they may grow by 1000: more are decompressed in a thread
+_DEADLINE_PASSED: Final = "deadline: the time that grpc-timeout gives has passed"
 _CONTENT_TYPES: Final = (b"application/grpc", b"application/grpc+proto")
 
 
-class GrpcConnection(asyncio.BufferedProtocol):
-    """Frames in, answers out."""
-
-    transport: Any
+class GrpcConnection(FrameReceiver):
+    """Starts a task for each complete request, and sends the answers."""
 
     def __init__(self, listener: ListenerState, handlers: Mapping[bytes, Handler]) -> None:
-        self._listener, self._limits, self._handlers = listener, listener.limits, handlers
-        self._buffer = bytearray()
-        self._greeted = False
-        self._introduced = False  # its SETTINGS are there
-        self._closing = False  # no new streams: the server stops
-        self._silent = False  # all is said
-        self._headers = http2.HeaderReader(listener.limits.head_bytes)
-        self._block: tuple[int, int, bytes] | None = None  # stream, flags and beginning of a header block
+        super().__init__(listener)
+        self._handlers = handlers
+        self._going_away = False  # no new streams: the server stops
+        self._write_closed = False  # nothing more is written
         self._streams: dict[int, Stream] = {}
-        self._last = 0
+        self._last_stream = 0
         self._sender = Sender(self._end)
-        self._taken = 0  # bytes of DATA since the last WINDOW_UPDATE
-        self._unsent = 0
-        self.since = time.monotonic()
+        self._unacknowledged_bytes = 0  # bytes of DATA since the last WINDOW_UPDATE
+        self._unsent_bytes = 0
 
     # ---- asyncio's side ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = self._sender.transport = transport
         if not self._listener.admit(self):
-            self._break(Http2Error(http2.ENHANCE_YOUR_CALM, f"too many connections: {self._limits.connections}"))
+            message = f"too many connections: {self._limits.connections}"
+            self._fail_connection(Http2Error(http2.ENHANCE_YOUR_CALM, message))
             asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
             return
-        self._sender.greet(MAX_STREAMS, MAX_FRAME_BYTES, self._limits.head_bytes)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._listener.read_buffer
+        self._sender.send_settings(MAX_STREAMS, MAX_FRAME_BYTES, self._limits.head_bytes)
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._silent or self.transport.is_closing():
+        if self._write_closed or self.transport.is_closing():
             return
         try:
-            self._take(self._listener.read_buffer[:nbytes])
+            self._receive(self._listener.read_buffer[:nbytes])
         except Http2Error as error:
-            self._break(error)
-        if self.transport.get_write_buffer_size() > _UNREAD_BYTES:
+            self._fail_connection(error)
+        if self.transport.get_write_buffer_size() > _UNREAD_MAX_BYTES:
             self.transport.abort()
 
     def pause_writing(self) -> None:
         self._sender.pause()
 
     def resume_writing(self) -> None:
-        if not self._silent:
+        if not self._write_closed:
             self._sender.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.connections.discard(self)
         for stream in list(self._streams.values()):
-            self._drop(stream)
+            self._abandon(stream)
 
     # ---- frames ----
 
-    def _take(self, data: memoryview) -> None:
-        """Takes all whole frames; of one that is not, what came waits in the buffer, and only that is copied."""
-        while self._buffer and data:
-            more = self._whole_bytes(self._buffer) - len(self._buffer)
-            self._buffer += data[:more]
-            data = data[more:]
-            if self._read(memoryview(self._buffer)):
-                self._buffer = bytearray()
-        if data:
-            self._buffer += data[self._read(data) :]
-
-    def _whole_bytes(self, data: bytearray) -> int:
-        """The size of what `data` begins with: the preface, a frame, or a frame's head where that is not there yet."""
-        if not self._greeted:
-            return len(http2.PREFACE)
-        return http2.HEAD_BYTES + (http2.read_head(data)[0] if len(data) >= http2.HEAD_BYTES else 0)
-
-    def _read(self, data: memoryview) -> int:
-        """Reads whole frames; returns how many bytes they were."""
-        position = 0
-        if not self._greeted:
-            if not http2.PREFACE.startswith(data[: len(http2.PREFACE)]):
-                raise Http2Error(http2.PROTOCOL_ERROR, "no HTTP/2")
-            if len(data) < len(http2.PREFACE):
-                return 0
-            self._greeted, position = True, len(http2.PREFACE)
-        while len(data) - position >= http2.HEAD_BYTES:
-            size, kind, flags, number = http2.read_head(data, position)
-            if size > MAX_FRAME_BYTES:
-                raise Http2Error(http2.FRAME_SIZE_ERROR, "a frame is too large")
-            start = position + http2.HEAD_BYTES
-            if len(data) < start + size:
-                break
-            position = start + size
-            if kind == http2.DATA and number and self._introduced and not self._block:
-                self._on_data(number, flags, data[start:position])
-            else:
-                self._check_order(kind, flags, number)
-                self._frame(kind, flags, number, bytes(data[start:position]))
-        return position
-
-    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:  # any but DATA
-        if kind == http2.HEADERS:
-            self._on_headers(number, flags, http2.unpadded(flags, payload))
-        elif kind == http2.CONTINUATION:
-            if not self._block or self._block[0] != number:
-                raise Http2Error(http2.PROTOCOL_ERROR, "nothing is to be continued")
-            _, first_flags, begin = self._block
-            self._on_headers(number, first_flags | flags & http2.END_HEADERS, begin + payload)
-        elif kind == http2.WINDOW_UPDATE:
-            self._on_window(number, http2.number(payload) & http2.MAX_WINDOW)
-        elif kind == http2.RST_STREAM:
-            http2.number(payload)
-            if stream := self._known(number):
-                self._drop(stream)
-        elif kind == http2.SETTINGS:
-            self._on_settings(flags, payload)
-        elif kind == http2.PING:
-            http2.number(payload, 8)
-            if not flags & http2.ACK:
-                self.transport.write(http2.frame(http2.PING, http2.ACK, 0, payload))
-        elif kind == http2.PUSH_PROMISE:
-            raise Http2Error(http2.PROTOCOL_ERROR, "a client promises nothing")
-
-    def _check_order(self, kind: int, flags: int, number: int) -> None:
-        if self._block and kind != http2.CONTINUATION:
-            raise Http2Error(http2.PROTOCOL_ERROR, "a header block is not continued")
-        if not self._introduced and (kind != http2.SETTINGS or flags & http2.ACK):
-            raise Http2Error(http2.PROTOCOL_ERROR, "no SETTINGS at first")
-        if kind in (http2.OF_CONNECTION if number else http2.OF_STREAM):
-            raise Http2Error(http2.PROTOCOL_ERROR, "a frame for a wrong stream")
-
-    def _known(self, number: int) -> Stream | None:
-        """The stream, None where it is answered already; raises Http2Error where it was never opened."""
-        if number > self._last or number % 2 == 0:
+    def _stream_of(self, number: int) -> Stream | None:
+        """The stream, or None where it has been answered; raises Http2Error where it was never opened."""
+        if number > self._last_stream or number % 2 == 0:
             raise Http2Error(http2.PROTOCOL_ERROR, "a stream that was never opened")
         return self._streams.get(number)
 
-    def _on_headers(self, number: int, flags: int, block: bytes) -> None:
-        if len(block) > self._limits.head_bytes:
-            raise Http2Error(http2.ENHANCE_YOUR_CALM, "headers are too large")
-        if not flags & http2.END_HEADERS:
-            if self._block is None:
-                self.since = time.monotonic()
-            self._block = (number, flags, block)
-            return
-        self._block = None
-        headers = self._headers.read(block)
+    def _on_headers(self, number: int, flags: int, headers: Mapping[bytes, bytes]) -> None:
         stream = self._streams.get(number)
         if stream is None:
             stream = self._open(number, headers)
         elif stream.ended or not flags & http2.END_STREAM:
             raise Http2Error(http2.PROTOCOL_ERROR, "headers in the middle of a stream")
         if stream and flags & http2.END_STREAM:
-            self._whole(stream)
+            self._start_answer(stream)
 
     def _open(self, number: int, headers: Mapping[bytes, bytes]) -> Stream | None:
-        if number <= self._last:
+        if number <= self._last_stream:
             return None  # trailers of a stream that is answered already
         if number % 2 == 0:
             raise Http2Error(http2.PROTOCOL_ERROR, "a client's streams have odd numbers")
-        self._last = number
-        if self._closing or len(self._streams) >= MAX_STREAMS:
+        self._last_stream = number
+        if self._going_away or len(self._streams) >= MAX_STREAMS:
             self.transport.write(http2.reset(number, http2.REFUSED_STREAM))
             return None
         if headers.get(b"content-type", b"").partition(b";")[0].rstrip() not in _CONTENT_TYPES:
@@ -202,7 +111,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         path = headers.get(b":path", b"")
         handler = self._handlers.get(path)
         encoding = headers.get(b"grpc-encoding", b"")
-        stream = Stream(number, handler or grpc_stream.unknown, self._sender.first_window, encoding)
+        stream = Stream(number, handler or grpc_stream.unknown_method, self._sender.first_window, encoding)
         self._streams[number] = stream
         try:
             if handler is None:
@@ -216,11 +125,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         return stream
 
     def _on_data(self, number: int, flags: int, payload: memoryview) -> None:
-        self._taken += len(payload)
-        if self._taken > http2.MAX_WINDOW // 4:
-            self.transport.write(http2.widen_connection(self._taken))
-            self._taken = 0
-        stream = self._streams.get(number) or self._known(number)
+        self._unacknowledged_bytes += len(payload)
+        if self._unacknowledged_bytes > http2.MAX_WINDOW // 4:
+            self.transport.write(http2.widen_connection(self._unacknowledged_bytes))
+            self._unacknowledged_bytes = 0
+        stream = self._streams.get(number) or self._stream_of(number)
         if stream is None:
             return
         if stream.ended:
@@ -229,27 +138,27 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if data and not self._add(stream, data):
             return
         if flags & http2.END_STREAM:
-            self._whole(stream)
+            self._start_answer(stream)
 
     def _add(self, stream: Stream, data: memoryview) -> bool:
-        """False where the message is over a limit, which is answered then."""
+        """False where the message is over a limit, which has then been answered."""
         body = stream.body
         try:
-            self._hold(stream, len(data), len(body) + len(data) - stream.pad - PREFIX.size)
+            self._reserve(stream, len(data), len(body) + len(data) - stream.alignment_bytes - PREFIX.size)
         except ServingError as error:
             self._fail(stream, error)
             return False
         if not body:
-            stream.body = bytes(data)  # most often all
+            stream.body = bytes(data)  # most often the whole message
         elif isinstance(body, bytes):
-            stream.pad = grpc_stream.pad_of(body)
-            stream.body = bytearray(stream.pad) + body + data
+            stream.alignment_bytes = grpc_stream.alignment_of(body)
+            stream.body = bytearray(stream.alignment_bytes) + body + data
         else:
             body += data
         return True
 
-    def _hold(self, stream: Stream, more: int, size: int) -> None:
-        """Takes `more` bytes of a message that has then `size`; raises what it is refused for."""
+    def _reserve(self, stream: Stream, more: int, size: int) -> None:
+        """Counts `more` bytes of a message that then has `size`; raises TooLarge or Unavailable."""
         if size > self._limits.body_bytes:
             raise TooLarge(f"message: larger than {self._limits.body_bytes} bytes")
         if self._listener.held_bytes + more > self._limits.held_bytes:
@@ -257,18 +166,22 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._listener.held_bytes += more
         stream.held_bytes += more
 
-    def _on_window(self, number: int, more: int) -> None:
+    def _on_reset(self, number: int) -> None:
+        if stream := self._stream_of(number):
+            self._abandon(stream)
+
+    def _on_window_update(self, number: int, more: int) -> None:
         if number == 0:
-            self._sender.widen(more)
-        elif stream := self._known(number):
-            self._sender.widen_stream(stream, more)
+            self._sender.widen_window(more)
+        elif stream := self._stream_of(number):
+            self._sender.widen_stream_window(stream, more)
 
     def _on_settings(self, flags: int, payload: bytes) -> None:
         if flags & http2.ACK:
             http2.number(payload, 0)
             return
-        self._introduced = True
-        self._sender.set_up(payload, self._streams.values())
+        self._settings_received = True
+        self._sender.apply_settings(payload, self._streams.values())
         self.transport.write(http2.frame(http2.SETTINGS, http2.ACK, 0))
 
     # ---- requests and answers ----
@@ -277,7 +190,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def idle(self) -> bool:
         return not self._streams
 
-    def _whole(self, stream: Stream) -> None:
+    def _start_answer(self, stream: Stream) -> None:
         stream.ended = True
         task = asyncio.get_running_loop().create_task(self._answer(stream))
         stream.task = task
@@ -287,8 +200,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
     async def _answer(self, stream: Stream) -> None:
         try:
             if time.monotonic() >= stream.deadline:
-                raise TooSlow(_TOO_LATE)
-            compressed, message = grpc_stream.message_of(memoryview(stream.body)[stream.pad :])
+                raise TooSlow(_DEADLINE_PASSED)
+            compressed, message = grpc_stream.message_of(memoryview(stream.body)[stream.alignment_bytes :])
             if compressed:
                 message = await self._decompressed(stream, message)
             parts = await stream.handler(message)
@@ -305,26 +218,26 @@ class GrpcConnection(asyncio.BufferedProtocol):
         here = len(message) <= _DECOMPRESSED_HERE_BYTES
         whole = bytearray()
         while (piece := next(pieces, None) if here else await asyncio.to_thread(next, pieces, None)) is not None:
-            self._hold(stream, len(piece), len(whole) + len(piece))
+            self._reserve(stream, len(piece), len(whole) + len(piece))
             whole += piece
         return memoryview(whole)
 
     def _expire(self, stream: Stream) -> None:
-        """Its client waits no longer."""
+        """Its deadline has passed."""
         if stream.pending:
             self._reset(stream)
             return
-        self._fail(stream, TooSlow(_TOO_LATE))
+        self._fail(stream, TooSlow(_DEADLINE_PASSED))
         if stream.task:
             stream.task.cancel()
 
     def _reset(self, stream: Stream) -> None:
-        """Its answer has begun, and has no other end."""
+        """Ends an answer that has begun."""
         self.transport.write(http2.reset(stream.id, http2.CANCEL))
-        self._drop(stream)
+        self._abandon(stream)
 
     def _fail(self, stream: Stream, error: ServingError) -> None:
-        """The answer of a request that failed; what of it is still to come is not wanted."""
+        """Answers a request that failed; the rest of its message is refused."""
         if stream.id not in self._streams:
             return
         self.transport.write(self._sender.headers(stream.id, http2.END_STREAM, grpc_stream.failure(error)))
@@ -335,16 +248,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _end(self, stream: Stream) -> None:
         del self._streams[stream.id]
         self._listener.held_bytes -= stream.held_bytes
-        stream.body, stream.pad = b"", 0
+        stream.body, stream.alignment_bytes = b"", 0
         if stream.timer:
             stream.timer.cancel()
         self._sender.drop(stream)
         self.since = time.monotonic()
-        if self._closing and not self._streams:
-            self._fall_silent()
+        if self._going_away and not self._streams:
+            self._close_writing()
 
-    def _drop(self, stream: Stream) -> None:
-        """Its client has gone away."""
+    def _abandon(self, stream: Stream) -> None:
+        """The client no longer waits for it."""
         self._end(stream)
         if stream.task:
             stream.task.cancel()
@@ -355,15 +268,15 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Ends what takes too long; called now and then."""
         limits = self._limits
         unsent = self.transport.get_write_buffer_size()
-        if unsent != self._unsent:
-            self._unsent, self.since = unsent, now
+        if unsent != self._unsent_bytes:
+            self._unsent_bytes, self.since = unsent, now
         elif unsent and now - self.since > limits.write_s:
             self.transport.abort()
-        if self._silent:
+        if self._write_closed:
             if not unsent and now - self.since > _LINGER_S:
                 self.transport.abort()
             return
-        if (not self._greeted or self._block) and now - self.since > limits.request_s:
+        if (not self._preface_received or self._header_block) and now - self.since > limits.request_s:
             self.transport.abort()
         for stream in list(self._streams.values()):
             took_s = now - stream.since
@@ -374,24 +287,24 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def close_when_idle(self) -> None:
         """The server stops: streams that are open get their answers."""
-        if self._silent:
+        if self._write_closed:
             return
-        self._closing = True
-        self.transport.write(http2.goodbye(self._last, http2.NO_ERROR))
+        self._going_away = True
+        self.transport.write(http2.goaway(self._last_stream, http2.NO_ERROR))
         if not self._streams:
             self.transport.close()
 
-    def _break(self, error: Http2Error) -> None:
-        self.transport.write(http2.goodbye(self._last, error.code, str(error)))
-        self._fall_silent()
+    def _fail_connection(self, error: Http2Error) -> None:
+        self.transport.write(http2.goaway(self._last_stream, error.code, str(error)))
+        self._close_writing()
         for stream in list(self._streams.values()):
-            self._drop(stream)
+            self._abandon(stream)
 
-    def _fall_silent(self) -> None:
-        """Ends the connection once the client has taken what is written; nothing more is read or said."""
-        if self._silent or self.transport.is_closing():
+    def _close_writing(self) -> None:
+        """Ends the connection once the client has read what is written; nothing more is read or written."""
+        if self._write_closed or self.transport.is_closing():
             return
-        self._silent = True
+        self._write_closed = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self.since = time.monotonic()

@@ -1,4 +1,4 @@
-"""One gRPC request and its answer on a stream of HTTP/2: its message out of the body, and the headers of its answer.
+"""One gRPC request on an HTTP/2 stream: reads the message from the body, and encodes the headers of the answer.
 
 Source: gRPC's `doc/PROTOCOL-HTTP2.md` and `doc/compression.md`.
 """
@@ -18,10 +18,10 @@ from typing import Final
 from loadproof_server.connections import http2
 from loadproof_server.errors import InvalidRequest, NotSupported, ServingError
 
-Handler = Callable[[memoryview], Awaitable[Sequence[bytes]]]  # from a message to the parts of another one
+Handler = Callable[[memoryview], Awaitable[Sequence[bytes]]]  # from a message to the parts of the answer's
 PREFIX: Final = struct.Struct(">BI")  # of a message: whether it is compressed, and its size
-HEAD: Final = b"\x88" + http2.literal(b"content-type", b"application/grpc")  # after :status 200
-GOOD: Final = http2.literal(b"grpc-status", b"0")
+RESPONSE_HEADERS: Final = b"\x88" + http2.literal(b"content-type", b"application/grpc")  # after :status 200
+OK_TRAILERS: Final = http2.literal(b"grpc-status", b"0")
 _PRINTED: Final = " !#$&'()*+,/:;<=>?@[]^`{|}~\"\\"  # what a grpc-message holds as it is
 _ACCEPTED: Final = http2.literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
 _WINDOW_BITS: Final = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # zlib's names of the encodings
@@ -35,15 +35,15 @@ class Stream:
     """One request and its answer."""
 
     __slots__ = (
-        *("body", "deadline", "encoding", "ended", "handler", "held_bytes", "id", "pad", "pending", "since", "task"),
-        *("timer", "window"),
+        *("alignment_bytes", "body", "deadline", "encoding", "ended", "handler", "held_bytes", "id", "pending"),
+        *("since", "task", "timer", "window"),
     )
 
     def __init__(self, number: int, handler: Handler, window: int, encoding: bytes = b"") -> None:
         self.id, self.handler, self.window, self.encoding = number, handler, window, encoding
         self.body: bytes | bytearray = b""
-        self.pad = 0  # bytes before it that are not of it
-        self.held_bytes = 0  # of the body, and of the message that was compressed in it
+        self.alignment_bytes = 0  # zeros before the body in its buffer
+        self.held_bytes = 0  # of the body, and of the message that was decompressed from it
         self.ended = False  # by the client
         self.task: asyncio.Task[None] | None = None
         self.pending: deque[memoryview] = deque()  # of the answer, that flow control holds back
@@ -52,16 +52,16 @@ class Stream:
         self.timer: asyncio.TimerHandle | None = None
 
 
-async def unknown(message: memoryview) -> Sequence[bytes]:
-    """The handler of a method that there is not; its stream is answered before its message comes."""
-    raise AssertionError("is answered at once")
+async def unknown_method(message: memoryview) -> Sequence[bytes]:
+    """The handler of an unknown method; its stream is answered before its message comes."""
+    raise AssertionError("an unknown method is answered at once")
 
 
 def failure(error: ServingError) -> bytes:
-    """The header block of an answer that is nothing but trailers."""
+    """The header block of an error, which is an answer of trailers only."""
     status, text = str(error.grpc_status).encode(), urllib.parse.quote(str(error)[:4000], safe=_PRINTED).encode()
     more = _ACCEPTED if isinstance(error, NotSupported) else b""
-    return HEAD + more + http2.literal(b"grpc-status", status) + http2.literal(b"grpc-message", text)
+    return RESPONSE_HEADERS + more + http2.literal(b"grpc-status", status) + http2.literal(b"grpc-message", text)
 
 
 def timeout_s_of(headers: Mapping[bytes, bytes]) -> float | None:
@@ -75,9 +75,11 @@ def timeout_s_of(headers: Mapping[bytes, bytes]) -> float | None:
     return int(number) * unit_s
 
 
-def pad_of(begin: bytes) -> int:
-    """What is to be put before a body that begins so, in a buffer of its own: then the array of its last tensor, raw,
-    is aligned and not copied, as protobuf's messages end with raw tensors, and these with a whole element.
+def alignment_of(begin: bytes) -> int:
+    """How many zeros to put before a body, which begins with `begin`, in its buffer.
+
+    With them the array of the last raw tensor is aligned and need not be copied: protobuf messages end with raw
+    tensors, and these with a whole element.
     """
     if len(begin) < PREFIX.size:
         return 0
@@ -96,7 +98,7 @@ def message_of(body: bytes | bytearray | memoryview) -> tuple[bool, memoryview]:
 
 
 def decompressed(encoding: bytes, message: memoryview) -> Iterator[bytes]:
-    """The message in pieces of 1 MiB at most, so that a bomb can be refused; raises ServingError."""
+    """The message in pieces of 1 MiB at most, so that a decompression bomb can be refused; raises ServingError."""
     if encoding in (b"", b"identity"):
         raise ServingError("request: a compressed message without grpc-encoding")
     if encoding not in _WINDOW_BITS:

@@ -1,13 +1,13 @@
 """One HTTP/1.1 connection: httptools' parser in an asyncio protocol, bounded in size, time and number.
 
-One request of a connection is answered at a time; those that were sent ahead wait, and nothing more is read meanwhile.
-Bounded are, by the fields of `Limits`:
+Requests of a connection are answered one at a time; pipelined ones wait, and nothing more is read meanwhile.
+The fields of `Limits` bound:
 - a head (request line, headers, trailers, what chunked encoding adds) by size: 431; a body by size: 413;
-- a request that comes slowly, as Apache's mod_reqtimeout does it: so many seconds, and one more for each so many bytes
-  of the body that came: 408. A client that does not read its answer is cut;
+- the time of a request, as Apache's mod_reqtimeout does: `request_s`, and one second more for each `body_bytes_per_s`
+  bytes of the body: 408. A client that does not read its answer is cut;
 - bodies that are held at once, over all connections, by size: 503;
-- connections by number: 503; but one that has been idle for long makes way for a new one first. No idle connection is
-  closed for any other reason, because that would race with its next request.
+- connections by number: 503; but first the longest idle one is closed. No idle connection is closed for any other
+  reason, because that would race with its next request.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ log = logging.getLogger("loadproof-server")
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("latin-1") for status in http.HTTPStatus
 }
-_LINGER_S: Final = 2.0  # for what a refused client still sends: closing at once would destroy the answer on its way
+_LINGER_S: Final = 2.0  # a refused client may still send: closing at once would destroy the answer on its way
 _JOINED_BYTES: Final = 1 << 16  # a smaller answer is sent in one piece
-_WAITING_MAX: Final = 100  # requests sent ahead on one connection
+_QUEUED_MAX: Final = 100  # requests sent ahead on one connection
 
 
 class Http1Connection(asyncio.BufferedProtocol):
@@ -47,18 +47,18 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._listener, self._app = listener, app
         self._limits = listener.limits
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[Request] = deque()
+        self._queued: deque[Request] = deque()
         self._current: Request | None = None  # being answered
         self._incoming: Request | None = None  # its body is being received
         self._reading = False  # inside of a message
-        self._deaf = False  # what still comes cannot be read; what came is answered
-        self._discarding = False  # the last answer is sent
+        self._input_closed = False  # what still comes cannot be read; what came is answered
+        self._output_closed = False  # the last answer is sent
         self._messages = 0
-        self._beside_body = 0  # bytes of the message, beyond its first piece, that are not of its body
-        self._unsent = 0
-        self._ahead = False  # reading is paused
-        self._full = False  # the client does not read: no answer is begun
-        self.since = time.monotonic()  # of the message's begin, or of the last change where there is none
+        self._overhead_bytes = 0  # bytes of the message, beyond its first piece, that are not of its body
+        self._unsent_bytes = 0
+        self._reading_paused = False
+        self._writing_paused = False  # the client does not read: no answer is begun
+        self.since = time.monotonic()  # when the message began, or else of the last change
 
     # ---- asyncio's side ----
 
@@ -72,7 +72,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         return self._listener.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._discarding or self._deaf:
+        if self._output_closed or self._input_closed:
             return
         data = self._listener.read_buffer[:nbytes]
         message = self._messages if self._reading else None
@@ -85,40 +85,40 @@ class Http1Connection(asyncio.BufferedProtocol):
             self._refuse(InvalidRequest("request: cannot be read as HTTP of version 1.1"))
         if message == self._messages and self._reading:
             size = self._incoming.size if self._incoming else 0
-            self._beside_body += len(data) - (size - had)
-            if self._beside_body > self._limits.head_bytes + 8 * size:
+            self._overhead_bytes += len(data) - (size - had)
+            if self._overhead_bytes > self._limits.head_bytes + 8 * size:
                 self._refuse(HeadTooLarge(f"headers: larger than {self._limits.head_bytes} bytes"))
-        if not self._ahead and len(self._waiting) > 0:
-            self._ahead = True
+        if not self._reading_paused and len(self._queued) > 0:
+            self._reading_paused = True
             self.transport.pause_reading()
 
     def pause_writing(self) -> None:
-        self._full = True
+        self._writing_paused = True
 
     def resume_writing(self) -> None:
-        self._full = False
-        if not self._discarding:
-            self._go_on()
+        self._writing_paused = False
+        if not self._output_closed:
+            self._begin_next()
 
     def eof_received(self) -> bool:
-        if not self._reading and (self._current or self._waiting):
+        if not self._reading and (self._current or self._queued):
             self._close_after_last()
             return self.transport.get_extra_info("sslcontext") is None  # the answer can still be sent
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.connections.discard(self)
-        self._discarding = True
+        self._output_closed = True
         if self._incoming:
             self._end_body(ClientGone())
-        self._drop_waiting()
+        self._drop_queued()
 
     # ---- the parser's side ----
 
     def on_message_begin(self) -> None:
         self._reading = True
         self._messages += 1
-        self._beside_body = 0
+        self._overhead_bytes = 0
         self.since = time.monotonic()
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
@@ -142,17 +142,17 @@ class Http1Connection(asyncio.BufferedProtocol):
         if int(request.headers.get(b"content-length", b"0")) > self._limits.body_bytes:
             self._end_body(TooLarge(f"body: larger than {self._limits.body_bytes} bytes"))
         if request.headers.get(b"expect", b"").lower() == b"100-continue":
-            request.wanted = self._continue
-        if self._current is None and not self._full:
+            request.on_body_wanted = self._continue
+        if self._current is None and not self._writing_paused:
             self._begin(request)
-        elif len(self._waiting) < _WAITING_MAX:
-            self._waiting.append(request)
+        elif len(self._queued) < _QUEUED_MAX:
+            self._queued.append(request)
         else:
             raise ValueError("too many requests sent ahead")
 
     def on_body(self, data: bytes) -> None:
         request = self._incoming
-        if request is None:  # refused: what still comes is passed over
+        if request is None:  # refused: the rest of the body is skipped
             return
         if request.size + len(data) > self._limits.body_bytes:
             self._end_body(TooLarge(f"body: larger than {self._limits.body_bytes} bytes"))
@@ -174,7 +174,7 @@ class Http1Connection(asyncio.BufferedProtocol):
     @property
     def idle(self) -> bool:
         """Whether it waits for the client's next request."""
-        return not (self._reading or self._current or self._waiting or self._discarding)
+        return not (self._reading or self._current or self._queued or self._output_closed)
 
     def _begin(self, request: Request) -> None:
         self._current = request
@@ -194,7 +194,7 @@ class Http1Connection(asyncio.BufferedProtocol):
             status, headers, body = _error(500, "internal error; the server's log says more")
         finally:
             self._listener.held_bytes -= request.size
-        if self.transport.is_closing() or self._discarding:
+        if self.transport.is_closing() or self._output_closed:
             return
         unread = not request.whole
         close = unread or not request.keep_alive or self._listener.stopping
@@ -204,14 +204,14 @@ class Http1Connection(asyncio.BufferedProtocol):
         if close:
             self._close(linger=unread)
             return
-        self._go_on()
+        self._begin_next()
 
-    def _go_on(self) -> None:
-        """With the next request, unless the client must read first."""
-        if self._waiting and not self._current and not self._full:
-            self._begin(self._waiting.popleft())
-        if self._ahead and not self._waiting:  # the rest of what begins now may be still to come
-            self._ahead = False
+    def _begin_next(self) -> None:
+        """Begins the next request, unless the client must read first."""
+        if self._queued and not self._current and not self._writing_paused:
+            self._begin(self._queued.popleft())
+        if self._reading_paused and not self._queued:  # the rest of what begins now may be still to come
+            self._reading_paused = False
             self.transport.resume_reading()
 
     def _send(
@@ -243,20 +243,20 @@ class Http1Connection(asyncio.BufferedProtocol):
         """Ends what takes too long; called now and then."""
         limits = self._limits
         unsent = self.transport.get_write_buffer_size()
-        if self._discarding:
+        if self._output_closed:
             if now - self.since > _LINGER_S:
                 self.transport.abort()
         elif unsent:
-            if unsent != self._unsent:
+            if unsent != self._unsent_bytes:
                 self.since = now
             elif now - self.since > limits.write_s:
                 self.transport.abort()
-        elif self._reading and not self._ahead:
+        elif self._reading and not self._reading_paused:
             size = self._incoming.size if self._incoming else 0
             if now - self.since > limits.request_s + size / limits.body_bytes_per_s:
                 what = "body" if self._incoming else "headers"
                 self._refuse(TooSlow(f"{what}: not complete after {now - self.since:.0f} s"))
-        self._unsent = unsent
+        self._unsent_bytes = unsent
 
     def close_when_idle(self) -> None:
         """The server stops: an idle connection ends now, another one after its answer."""
@@ -265,17 +265,17 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     def _refuse(self, error: ServingError) -> None:
         """Reads no more of this connection; the requests that came over it are answered before it is closed."""
-        self._deaf = True
+        self._input_closed = True
         if self._incoming:
             self._end_body(error)  # its application answers, and counts it
-        elif self._current or self._waiting:
+        elif self._current or self._queued:
             self._close_after_last()
-        elif not self._discarding:
+        elif not self._output_closed:
             self._send(*_error(error.http_status, str(error)), close=True)
             self._close(linger=True)
 
     def _close_after_last(self) -> None:
-        if last := self._waiting[-1] if self._waiting else self._current:
+        if last := self._queued[-1] if self._queued else self._current:
             last.keep_alive = False
 
     def _end_body(self, error: ServingError | ClientGone) -> None:
@@ -286,19 +286,19 @@ class Http1Connection(asyncio.BufferedProtocol):
         request.end(error)
 
     def _close(self, *, linger: bool) -> None:
-        self._discarding = True
+        self._output_closed = True
         self._incoming = None
         self.since = time.monotonic()
-        self._drop_waiting()
+        self._drop_queued()
         if linger and self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
-    def _drop_waiting(self) -> None:
-        for request in self._waiting:
+    def _drop_queued(self) -> None:
+        for request in self._queued:
             self._listener.held_bytes -= request.size
-        self._waiting.clear()
+        self._queued.clear()
 
 
 def _error(status: int, message: str) -> Reply:

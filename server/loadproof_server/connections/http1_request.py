@@ -1,4 +1,4 @@
-"""One REST request as it comes in, its body in pieces."""
+"""One HTTP/1.1 request, whose body arrives in pieces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Request:
     headers: Mapping[bytes, bytes]  # names in lower case
     keep_alive: bool = True
     whole: bool = False
-    wanted: Callable[[], None] | None = None  # is told when the body is waited for: 100 Continue
+    on_body_wanted: Callable[[], None] | None = None  # called when the application waits for the body: 100 Continue
     _parts: bytes | bytearray = b""
     _pad: int = 0
     _error: ServingError | ClientGone | None = None
@@ -37,8 +37,8 @@ class Request:
     async def body(self) -> memoryview:
         """The whole body; raises what it was refused for, or ClientGone."""
         if not self.whole and self._error is None:
-            if self.wanted:
-                self.wanted()
+            if self.on_body_wanted:
+                self.on_body_wanted()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._error:

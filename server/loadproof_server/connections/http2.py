@@ -24,14 +24,14 @@ DEFAULT_FRAME: Final = 1 << 14
 DEFAULT_TABLE: Final = 1 << 12
 
 Bytes = TypeVar("Bytes", bytes, memoryview)
-TableState = tuple[int, tuple[bytes, bytes] | None, int]  # entries, the newest one, and the bound of all
+TableState = tuple[int, tuple[bytes, bytes] | None, int]  # number of entries, the newest entry, and the maximum size
 
-_KNOWN_BYTES: Final = 1 << 10  # of a header block that is worth to be remembered
+_KNOWN_BYTES: Final = 1 << 10  # the largest header block that is cached
 _HEAD: Final = struct.Struct(">HBBBI")
 
 
 class Http2Error(Exception):
-    """The connection cannot go on; `code` is HTTP/2's."""
+    """A connection error, with its HTTP/2 error code."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ def frame_head(kind: int, flags: int, stream: int, size: int) -> bytes:
 
 
 def read_head(data: bytearray | memoryview, position: int = 0) -> tuple[int, int, int, int]:
-    """Of the frame whose head begins there: the payload's size, kind, flags and stream."""
+    """The payload's size, the kind, the flags and the stream of the frame whose head begins at `position`."""
     size, low, kind, flags, stream = _HEAD.unpack_from(data, position)
     return size << 8 | low, kind, flags, stream & MAX_WINDOW
 
@@ -60,7 +60,7 @@ def reset(stream: int, code: int) -> bytes:
     return frame(RST_STREAM, 0, stream, struct.pack(">I", code))
 
 
-def goodbye(last: int, code: int, message: str = "") -> bytes:
+def goaway(last: int, code: int, message: str = "") -> bytes:
     return frame(GOAWAY, 0, 0, struct.pack(">II", last, code) + message.encode())
 
 
@@ -75,7 +75,7 @@ def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
 
 
 def number(payload: bytes, size: int = 4) -> int:
-    """The only number of a frame that consists of it."""
+    """The payload as a number, of a frame that consists of one."""
     if len(payload) != size:
         raise Http2Error(FRAME_SIZE_ERROR, "a frame of a wrong size")
     return int.from_bytes(payload, "big")
@@ -96,7 +96,7 @@ def unpadded(flags: int, payload: Bytes) -> Bytes:
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """A header that enters no table; the name has fewer than 127 bytes."""
+    """A header that is not indexed; the name has fewer than 127 bytes."""
     return b"\0" + bytes([len(name)]) + name + _length(len(value)) + value
 
 
@@ -111,14 +111,14 @@ def _length(size: int) -> bytes:
 
 
 class HeaderReader:
-    """HPACK's decoder; a block that changed no table means the same when it comes again, and is then looked up."""
+    """HPACK's decoder with a cache: a block that changed no table has the same headers when it comes again."""
 
     def __init__(self, max_bytes: int) -> None:
         self._decoder = hpack.Decoder(max_header_list_size=max_bytes)
         self._known: dict[bytes, dict[bytes, bytes]] = {}
 
     def read(self, block: bytes) -> dict[bytes, bytes]:
-        """Names and values; of a name that comes twice the last value."""
+        """Names and values; where a name is repeated, its last value."""
         known = self._known.get(block)
         if known is not None:
             return known
@@ -136,7 +136,7 @@ class HeaderReader:
         return headers
 
     def _state(self) -> TableState:
-        """Another one once the table was changed: as the newest entry is held, none that comes is the same object."""
+        """Differs once the table has changed: the newest entry is kept alive, so a new entry is another object."""
         table = self._decoder.header_table
         entries = table.dynamic_entries
         return len(entries), entries[0] if entries else None, table.maxsize

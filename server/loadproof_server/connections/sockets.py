@@ -26,7 +26,8 @@ def listen(host: str, port: int, flag: str = "--rest_port") -> socket.socket:
 def listen_together(listeners: Sequence[socket.socket], host: str, port: int, flag: str) -> None:
     """Lets the sockets, new ones, share the port; raises StartError where anyone else has it.
 
-    SO_REUSEPORT alone would share it with another server in silence: so it is taken without, and is never free between.
+    SO_REUSEPORT alone would silently share it with another server, so the port is first bound without it, and held
+    until all sockets are bound.
     """
     with listen(host, port, flag) as guard:
         guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -37,7 +38,7 @@ def listen_together(listeners: Sequence[socket.socket], host: str, port: int, fl
 
 
 def new_socket(host: str) -> socket.socket:
-    """For that address, which it does not have yet."""
+    """A TCP socket of the address's family, not yet bound."""
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else asyncio's own loop answers 40 ms late

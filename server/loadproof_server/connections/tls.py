@@ -1,4 +1,4 @@
-"""TLS for both protocols: the server's certificate and, for mutual TLS, whose clients it takes.
+"""TLS for both protocols: the server's certificate and, for mutual TLS, which clients it accepts.
 
 OVMS has no TLS of its own (it wants a proxy in front); the flags have uvicorn's names: --ssl_certfile, --ssl_keyfile
 and --ssl_ca_certs. With the last one a client must show a certificate that one of these authorities signed.
@@ -15,7 +15,7 @@ from loadproof_server.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files in PEM; without `ca_certs` every client is taken."""
+    """Files in PEM; without `ca_certs` every client is accepted."""
 
     certfile: Path
     keyfile: Path

@@ -1,4 +1,4 @@
-"""What a protocol's adapter hands to the data plane: tensors as they came, in whatever form."""
+"""What a protocol's adapter passes to the data plane: tensors as they came, in any form."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from loadproof_server.errors import InvalidRequest
 from loadproof_server.tensors.datatypes import Array
 
 MAX_TENSORS: Final = 1024  # inputs, or outputs that are asked for, of one request
-# Parameters of a tensor that change what its data is: to pass them over would be a wrong answer.
+# Parameters that change what a tensor's data is: to ignore them would give a wrong answer.
 _UNSUPPORTED: Final = ("shared_memory_region", "classification")
 
 
 @dataclass(frozen=True, slots=True)
 class InputTensor:
-    """An input as it came: `data` in any form, and the function of `server.tensors` that reads this form."""
+    """An input as it came: `data` in any form, and the function of `tensors.codec` that reads this form."""
 
     name: str
     datatype: str

@@ -17,7 +17,7 @@ from loadproof_server.engine.specs import Answer, TensorSpec
 from loadproof_server.errors import InvalidRequest, ServingError
 from loadproof_server.tensors.datatypes import BYTES, DATATYPES, Array
 
-_STRINGS_AT_ONCE: Final = 1000  # more are read in a thread
+_STRINGS_INLINE: Final = 1000  # more are read in a thread
 
 
 @dataclass(eq=False, slots=True)
@@ -78,11 +78,11 @@ class ServedModel:
         return [array for array in arrays if array is not None]
 
     def _takes_long(self, given: Sequence[InputTensor]) -> bool:
-        """Whether there are images, which Pillow decodes without the GIL, or many strings, read one by one."""
+        """Whether to read in a thread: images, which Pillow decodes without the GIL, or many strings."""
         return any(
             tensor.datatype == BYTES
             and (
-                math.prod(tensor.shape) > _STRINGS_AT_ONCE
+                math.prod(tensor.shape) > _STRINGS_INLINE
                 or _is_image(tensor, self.engine.inputs[self.input_positions[tensor.name]])
             )
             for tensor in given
@@ -108,11 +108,11 @@ class ServedModel:
         else:
             arrays = self.read_inputs(inputs)
         if self.engine.quick:
-            answer = self.engine.infer_here(arrays, wanted)
+            answer = self.engine.infer_inline(arrays, wanted)
         else:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[Answer] = loop.create_future()
-            job = self.engine.submit(arrays, wanted, lambda result: _hand_over(loop, future, result))
+            job = self.engine.submit(arrays, wanted, lambda result: _resolve_threadsafe(loop, future, result))
             try:
                 answer = await future
             except asyncio.CancelledError:  # the client went away
@@ -149,12 +149,14 @@ def _is_image(tensor: InputTensor, spec: TensorSpec) -> bool:
     return tensor.datatype == BYTES != spec.datatype
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Answer], result: Answer | ServingError) -> None:
-    loop.call_soon_threadsafe(_settle, future, result)
+def _resolve_threadsafe(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Answer], result: Answer | ServingError
+) -> None:
+    loop.call_soon_threadsafe(_resolve, future, result)
 
 
-def _settle(future: asyncio.Future[Answer], result: Answer | ServingError) -> None:
-    if future.cancelled():  # the client went away; its infer request is free again all the same
+def _resolve(future: asyncio.Future[Answer], result: Answer | ServingError) -> None:
+    if future.cancelled():  # the client went away; its infer request is free again nevertheless
         return
     if isinstance(result, ServingError):
         future.set_exception(result)

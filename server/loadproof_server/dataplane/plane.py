@@ -1,4 +1,4 @@
-"""The data plane: finds the model, checks a request against its metadata, runs it and counts it; no protocol in it."""
+"""The data plane: the served models by name and version, and the count of each request; free of any protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "statistics", 
 
 
 class Lookup:
-    """A ModelMetadata or ModelReady on its way: `with plane.lookup(...) as lookup` counts it once."""
+    """A ModelMetadata or ModelReady request in progress: `with plane.lookup(...) as lookup` counts it once."""
 
     __slots__ = ("_interface", "_method", "_model", "_plane")
 
@@ -41,7 +41,7 @@ class Lookup:
 
 
 class Call:
-    """A ModelInfer request on its way: `with plane.call(...)` counts it once, as success or as failure."""
+    """A ModelInfer request in progress: `with plane.call(...)` counts it once, as success or as failure."""
 
     __slots__ = ("_interface", "_model", "_plane", "_started_ns")
 
@@ -97,7 +97,7 @@ class Plane:
         return dict(self._models.get(name, {}))
 
     def add_model(self, name: str, version: str, engine: Engine) -> ServedModel | None:
-        """Serves the version from the next request on; the one that it replaces comes back, to be closed when idle."""
+        """Serves the version from the next request on; returns the one that it replaces, to be closed when idle."""
         metrics = self.metrics.add_model(name, version, engine.streams)
         metrics.queue_size, metrics.active = engine.nireq, lambda: engine.active
         versions = self.versions(name)
@@ -107,7 +107,7 @@ class Plane:
         return replaced
 
     def remove_model(self, name: str, version: str) -> ServedModel:
-        """No new request gets the version, which comes back to be closed when idle; its counters stay."""
+        """Gives the version to no new request, and returns it to be closed when idle; its counters stay."""
         versions = self.versions(name)
         removed = versions.pop(version)
         removed.metrics.streams = removed.metrics.queue_size = 0

@@ -1,4 +1,4 @@
-"""Reads, prepares and compiles a model; what OpenVINO refuses is told in one line.
+"""Reads, prepares and compiles a model; reports what OpenVINO refuses in one line.
 
 Mean, scale, colours, layout and precision become part of the model (OpenVINO's PrePostProcessor), so that clients may
 send bytes of images as they are. They are applied in the order type, colours, mean, scale: mean and scale are in the
@@ -25,18 +25,18 @@ from loadproof_server.tensors.datatypes import BY_OPENVINO, DATATYPES
 
 log = logging.getLogger("loadproof-server")
 
-_OVER_OTHERS: Final = ("AUTO", "HETERO", "MULTI", "BATCH")
+_COMPOSITE_DEVICES: Final = ("AUTO", "HETERO", "MULTI", "BATCH")
 
 
 def compiled(path: Path, device: str, properties: Mapping[str, Any], preparation: Preparation) -> Any:
     """OpenVINO's compiled model; raises StartError, in one line, if there is none."""
     try:
-        _require(device)
+        _require_device(device)
         model = _reshaped(_preprocessed(_core().read_model(path), preparation), preparation)
         made = _core().compile_model(model, device, with_defaults(properties))
     except (RuntimeError, TypeError, ValueError) as error:
         raise StartError(f"{path} does not load on {device}: {one_line(error)}") from None
-    _tell_precision(path, properties, made)
+    _warn_about_precision(path, properties, made)
     return made
 
 
@@ -76,12 +76,12 @@ def _core() -> Any:
     return ov.Core()
 
 
-def _require(device: str) -> None:
+def _require_device(device: str) -> None:
     """Raises ValueError with what the machine has where it lacks a device of an expression as HETERO:GPU,CPU."""
     have = _core().available_devices
     kinds = {name.partition(".")[0] for name in have}
     over, colon, rest = device.partition(":")
-    wanted = rest.split(",") if over in _OVER_OTHERS and (colon or over != "AUTO") else [device]
+    wanted = rest.split(",") if over in _COMPOSITE_DEVICES and (colon or over != "AUTO") else [device]
     for name in wanted:
         plain = re.sub(r"\(\d+\)$", "", name)
         if device == "AUTO" or plain.startswith("-") or plain in have or plain in kinds:
@@ -90,8 +90,8 @@ def _require(device: str) -> None:
         raise ValueError(f"{missing}; this machine has {', '.join(have)}, and AUTO, HETERO:... and MULTI:... of these")
 
 
-def _tell_precision(path: Path, properties: Mapping[str, Any], made: Any) -> None:
-    """OpenVINO takes a precision that the machine lacks for a hint, in silence; a benchmark must not."""
+def _warn_about_precision(path: Path, properties: Mapping[str, Any], made: Any) -> None:
+    """OpenVINO silently replaces a precision that the machine lacks; a benchmark needs to know."""
     wanted = properties.get("INFERENCE_PRECISION_HINT")
     try:
         got = made.get_property("INFERENCE_PRECISION_HINT").to_string()

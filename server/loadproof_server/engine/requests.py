@@ -1,13 +1,13 @@
 """Runs inferences on a pool of infer requests.
 
 Each infer request belongs to one thread, which takes jobs from a common queue: so `nireq` inferences are in flight at
-once, they wait in the order they came, and copies of outputs stay off the caller's thread. Threads that wait rather
-than OpenVINO's Python callbacks, because a callback is not called when the inference fails (2026.4: the request just
-ends, and only `wait` tells) and because they cost no more: 57-70 us against 79-84 us a request at 8 in flight, tiny MLP
-on two cores. `start_async` and `wait` rather than `infer`, which picks its stream by the calling thread: two callers
-could then share one while another is idle.
+once, they wait in the order they came, and copies of outputs stay off the caller's thread. Threads that wait are used
+rather than OpenVINO's Python callbacks, because a callback is not called when the inference fails (2026.4: the request
+just ends, and only `wait` raises) and because they cost no more: 57-70 us against 79-84 us a request at 8 in flight,
+tiny MLP on two cores. `start_async` and `wait` are used rather than `infer`, which picks its stream by the calling
+thread: two callers could then share one while another is idle.
 A model that takes less than `QUICK_US`, with fixed shapes, is run on the caller's own thread while nothing else is at
-work (`quick`, `infer_here`): handing a job to a thread and its answer back costs more than such an inference. What it
+work (`quick`, `infer_inline`): handing a job to a thread and its answer back costs more than such an inference. What it
 takes is the lower quartile of the recent ones: they are slower while they wait for the GIL or for a crowded machine's
 cores, and a mean of them kept a model in the threads for good, at 200 us of CPU a request where 70 were enough; but a
 single one, of a model that ends early for some inputs, must not put long ones on the caller's thread.
@@ -54,7 +54,7 @@ class Job:
     submitted_ns: int
 
     def drop(self) -> None:
-        """Nobody waits for it any more: it frees its inputs now, and costs no inference when its turn comes."""
+        """Its caller has gone: frees the inputs now, and skips the inference when its turn comes."""
         self.inputs = None
 
 
@@ -80,7 +80,7 @@ class Engine:
             requests = [self._compiled.create_infer_request() for _ in range(self.nireq)]
         except RuntimeError as error:
             raise StartError(f"{path} does not load on {device}: {one_line(error)}") from None
-        self._own: Any = None  # the infer request of `infer_here`, once there is need for one
+        self._inline_request: Any = None  # the infer request of `infer_inline`, once there is need for one
         self._fixed = not any(spec.any_rank or ANY in spec.shape for spec in self.inputs)
         self._recent_us: deque[float] = deque(maxlen=_RECENT)  # of the inferences
         self._input_types = [port.get_element_type() for port in self._compiled.inputs]
@@ -116,17 +116,19 @@ class Engine:
 
     @property
     def quick(self) -> bool:
-        """Whether `infer_here` is the shorter way."""
+        """Whether `infer_inline` takes less time than `submit`."""
         if self._busy or not self._jobs.empty() or not self._recent_us:
             return False
         recent_us = sorted(self._recent_us)
         return recent_us[len(recent_us) // 4] < QUICK_US
 
-    def infer_here(self, inputs: Sequence[Array], wanted: Sequence[int]) -> Answer:
-        """The same on the caller's thread, always the same one; raises the error."""
-        if self._own is None:
-            self._own = self._compiled.create_infer_request()
-        answer = self._run(self._own, Job(inputs, wanted, _nobody, time.perf_counter_ns()), inputs, here=True)
+    def infer_inline(self, inputs: Sequence[Array], wanted: Sequence[int]) -> Answer:
+        """The same on the caller's thread, which must always be the same one; raises the error."""
+        if self._inline_request is None:
+            self._inline_request = self._compiled.create_infer_request()
+        answer = self._run(
+            self._inline_request, Job(inputs, wanted, _ignore, time.perf_counter_ns()), inputs, inline=True
+        )
         if isinstance(answer, ServingError):
             raise answer
         return answer
@@ -147,7 +149,7 @@ class Engine:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
-        self._compiled = self._own = None
+        self._compiled = self._inline_request = None
 
     def _work(self, request: Any) -> None:
         while (job := self._jobs.get()) is not None:
@@ -159,12 +161,12 @@ class Engine:
             job.done(answer)
             del answer, job, inputs  # or its tensors would live until the next job
 
-    def _run(self, request: Any, job: Job, inputs: Sequence[Array], *, here: bool = False) -> Answer | ServingError:
+    def _run(self, request: Any, job: Job, inputs: Sequence[Array], *, inline: bool = False) -> Answer | ServingError:
         started_ns = time.perf_counter_ns()
         try:
             for position, array in enumerate(inputs):
                 request.set_input_tensor(position, _wrap(array, self._input_types[position]))
-            if here:
+            if inline:
                 request.infer(share_outputs=True)
             else:
                 request.start_async()
@@ -197,8 +199,8 @@ class Engine:
         return InferenceFailed(f"inference failed: {one_line(error)}")
 
 
-def _nobody(_: Answer | ServingError) -> None:
-    """Who infers on its own thread has the answer already."""
+def _ignore(_: Answer | ServingError) -> None:
+    """`infer_inline` returns its answer."""
 
 
 def _wrap(array: Array, element_type: Any) -> Any:

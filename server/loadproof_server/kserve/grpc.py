@@ -1,7 +1,7 @@
 """KServe v2 over gRPC: translates `inference.GRPCInferenceService` to the data plane and back.
 
-Of a message, what is not raw tensors is bounded more narrowly than the message itself (`MAX_STRUCTURE_BYTES`): protobuf
-makes an object of each two bytes of it, on the event loop.
+The part of a message that is not raw tensors has a smaller limit than the message (`MAX_STRUCTURE_BYTES`): protobuf may
+create an object for each two bytes of it, on the event loop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from loadproof_server.tensors import codec, datatypes
 from loadproof_server.tensors.codec import Buffer
 
 MAX_STRUCTURE_BYTES: Final = 1 << 24
-_LARGE_BYTES: Final = 1 << 16  # a smaller message is copied sooner than cut, and cannot hold what takes long to parse
+_LARGE_BYTES: Final = 1 << 16  # a smaller message is copied faster than cut, and takes no long time to parse
 _WITH_LENGTH: Final = 2  # protobuf's wire type of bytes, strings and messages
 _RAW_OUTPUT: Final = bytes([pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3 | _WITH_LENGTH])
 
@@ -148,7 +148,7 @@ def parse(message: memoryview) -> tuple[Any, Sequence[Buffer]]:
 
 
 def _cut(view: memoryview) -> tuple[bytes, list[memoryview]]:
-    """The message without its raw tensors, and these; what is no field with a length ends the search for them."""
+    """The message without its raw tensors, and the raw tensors; a field without a length ends the search."""
     rest: list[memoryview] = []
     raws: list[memoryview] = []
     position = begin = 0
@@ -167,7 +167,7 @@ def _cut(view: memoryview) -> tuple[bytes, list[memoryview]]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A number of protobuf's, and where it ends; of a broken one it returns anything."""
+    """A varint and where it ends; the value of a broken one is arbitrary."""
     value = shift = 0
     while position < len(message) and shift < 64:
         byte = message[position]

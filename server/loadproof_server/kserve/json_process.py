@@ -1,9 +1,9 @@
-"""Reads and writes long JSON in a process of its own, so that the event loop stands still for none of it.
+"""Reads and writes long JSON in a process of its own, so that the event loop does not stand still.
 
-Python's `json` gives up the GIL for nobody: 64 MiB of numbers would stop both protocols for seconds, and a thread would
-not help. What takes up to about 10 ms (128 KiB of text, or 32 KiB of raw floats to be written) is done on the spot. The
-process starts with the first long JSON, does one thing at a time in bounded memory and time, and ends with its standard
-input.
+Python's `json` holds the GIL: 64 MiB of numbers would stop both protocols for seconds, and a thread would not help.
+What takes up to about 10 ms (128 KiB of text, or 32 KiB of raw floats to be written) is done in the event loop. The
+process starts with the first long JSON, does one thing at a time in bounded memory and time, and ends when its standard
+input does.
 `python -m loadproof_server.kserve.json_process` is that process.
 """
 
@@ -28,18 +28,18 @@ from loadproof_server.kserve.rest_messages import InferMessage
 INLINE_TEXT_BYTES: Final = 1 << 17
 INLINE_RAW_BYTES: Final = 1 << 15
 MEMORY_BYTES: Final = 1 << 32
-PATIENCE_S: Final = 60.0
+TIMEOUT_S: Final = 60.0
 _SIZE_BYTES: Final = 8
 
 Result = TypeVar("Result")
 
 
 class JsonProcess:
-    """The way to requests and answers of any length; `close()` ends the process."""
+    """Parses requests and encodes answers of any length; `close()` ends the process."""
 
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
-        self._patience_s = patience_s
-        self._turn = asyncio.Lock()
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
 
     async def parse(self, body: memoryview, header_length: bytes | None) -> InferMessage:
@@ -49,7 +49,7 @@ class JsonProcess:
         if len(text) <= INLINE_TEXT_BYTES:
             message = rest_messages.parse(text, len(binary), has_header=has_header)
         else:
-            message = await self._elsewhere(rest_messages.parse_to_arrays, text, len(binary), has_header)
+            message = await self._run_in_process(rest_messages.parse_to_arrays, text, len(binary), has_header)
         if len(binary):
             message.inputs[:] = rest_messages.with_binary(message.inputs, binary)
         return message
@@ -60,7 +60,7 @@ class JsonProcess:
         if sum(map(len, raws.values())) <= INLINE_RAW_BYTES:
             text = rest_messages.render(content, raws)
         else:
-            text = await self._elsewhere(rest_messages.render, content, raws)
+            text = await self._run_in_process(rest_messages.render, content, raws)
         binary = [output.raw for position, output in enumerate(found.outputs) if position not in raws]
         return rest_messages.reply(text, binary)
 
@@ -72,25 +72,25 @@ class JsonProcess:
                 process.kill()
             await process.wait()
 
-    async def _elsewhere(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        async with self._turn:
+    async def _run_in_process(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        async with self._lock:
             try:
-                async with asyncio.timeout(self._patience_s):
+                async with asyncio.timeout(self._timeout_s):
                     ok, result = await self._ask(pickle.dumps((function, arguments)))
             except TimeoutError:
                 await self.close()
-                raise TooLarge(f"JSON: not read within {self._patience_s:.0f} s; send tensors as binary data") from None
+                raise TooLarge(f"JSON: not read within {self._timeout_s:.0f} s; send tensors as binary data") from None
             except (OSError, EOFError, RuntimeError):  # the last is uvloop's of a pipe that closed meanwhile
                 await self.close()
                 raise Unavailable("JSON: the process that reads it ended; try again, or send binary data") from None
-            except BaseException:  # cancelled: its answer must not be taken for that to the next question
+            except BaseException:  # cancelled: its answer must not be taken for that to the next request
                 await self.close()
                 raise
         if not ok:
             raise result
         return result  # type: ignore[no-any-return]
 
-    async def _ask(self, question: bytes) -> Any:
+    async def _ask(self, request: bytes) -> Any:
         if self._process is not None and self._process.returncode is not None:  # it was killed since
             await self.close()
         if self._process is None:
@@ -101,29 +101,29 @@ class JsonProcess:
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # whose threads would reserve memory
             )
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(len(question).to_bytes(_SIZE_BYTES, "little"))
-        self._process.stdin.write(question)
+        self._process.stdin.write(len(request).to_bytes(_SIZE_BYTES, "little"))
+        self._process.stdin.write(request)
         await self._process.stdin.drain()
         size = int.from_bytes(await self._process.stdout.readexactly(_SIZE_BYTES), "little")
         return pickle.loads(await self._process.stdout.readexactly(size))
 
 
 def main() -> None:
-    """Answers questions from standard input until that ends."""
+    """Answers requests from standard input until that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both: the server decides
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    questions, answers = sys.stdin.buffer, sys.stdout.buffer
-    while size := questions.read(_SIZE_BYTES):
-        answer = pickle.dumps(_answer(questions.read(int.from_bytes(size, "little"))))
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    while size := requests.read(_SIZE_BYTES):
+        answer = pickle.dumps(_answer(requests.read(int.from_bytes(size, "little"))))
         answers.write(len(answer).to_bytes(_SIZE_BYTES, "little"))
         answers.write(answer)
         answers.flush()
         del answer
 
 
-def _answer(question: bytes) -> tuple[bool, Any]:
+def _answer(request: bytes) -> tuple[bool, Any]:
     try:
-        function, arguments = pickle.loads(question)
+        function, arguments = pickle.loads(request)
         return True, function(*arguments)
     except ServingError as error:
         return False, error

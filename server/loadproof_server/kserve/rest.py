@@ -134,7 +134,7 @@ class RestApp:
             return await self._json.encode(model.name, model.version, message, answer)
 
     async def close(self) -> None:
-        """Ends what it started."""
+        """Ends the JSON process."""
         await self._json.close()
 
 

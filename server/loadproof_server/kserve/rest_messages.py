@@ -64,7 +64,7 @@ def parse(text: bytes, binary_bytes: int, *, has_header: bool) -> InferMessage:
 
 
 def parse_to_arrays(text: bytes, binary_bytes: int, has_header: bool) -> InferMessage:
-    """The same, with JSON tensors read already: what a process gives to another one."""
+    """The same with JSON tensors as arrays, for the process that parses long JSON."""
     message = parse(text, binary_bytes, has_header=has_header)
     return replace(message, inputs=[_as_array(tensor) for tensor in message.inputs])
 
@@ -77,7 +77,7 @@ def with_binary(inputs: Sequence[InputTensor], binary: memoryview) -> list[Input
 
 
 def answer(model: str, version: str, message: InferMessage, found: Answer) -> tuple[dict[str, Any], dict[int, bytes]]:
-    """The answer's JSON without its tensors, and the raw tensors, by their position, that belong into it."""
+    """The answer's JSON without its tensors, and the raw tensors that belong into it, by position."""
     outputs: list[dict[str, Any]] = []
     raws: dict[int, bytes] = {}
     for position, output in enumerate(found.outputs):

@@ -1,4 +1,4 @@
-"""Reads OVMS's configuration file: which models to serve and how; all that is wrong with it in one line.
+"""Reads OVMS's configuration file, and reports all its mistakes in one line.
 
 Source: OVMS's `src/schema.cpp` and `docs/parameters.md`. A relative `base_path` starts at the file's own directory.
 """

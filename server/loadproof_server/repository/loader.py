@@ -1,9 +1,9 @@
-"""Keeps the served models as the configuration says: loads the new beside the old, switches, and closes what is left.
+"""Keeps the served models as configured: loads a new version beside the old one, switches, and closes the old one.
 
 A switch happens on the event loop between two requests; loading and closing happen in threads, where OpenVINO gives up
-the GIL. What does not load leaves the old one serving: no version is taken away while another of its model fails. The
-semantics are those of OVMS's `online_config_changes.md`, but for the start: a server does not start with a model that
-does not load.
+the GIL. A version that does not load leaves the old one serving: no version is removed while another of its model
+fails. The semantics are those of OVMS's `online_config_changes.md`, except that a server does not start with a model
+that does not load.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Outcome:
-    """Of one look at the configuration: whether a model was loaded or unloaded, and what went wrong."""
+    """Of one reload: whether a model was loaded or unloaded, and what went wrong."""
 
     changed: bool
     errors: list[str]
@@ -72,22 +72,22 @@ class Loader:
         self._failures: dict[Key, Failure] = {}
         self._refusal: str | None = None  # of the configuration as a whole
         self._versions: dict[str, set[str]] = {}  # all that were ever served
-        self._leaving: dict[ServedModel, asyncio.Task[None]] = {}
+        self._unloading: dict[ServedModel, asyncio.Task[None]] = {}
         self._reloads: set[asyncio.Task[Outcome]] = set()
 
     async def start(self) -> None:
         """Loads all models; raises StartError."""
-        for settings, found in await asyncio.to_thread(self._survey):
+        for settings, found in await asyncio.to_thread(self._find_targets):
             await self._update(settings, found, retry=True)
             for failure in self._failures.values():
                 raise StartError(failure.message)
 
     async def reload(self) -> bool:
-        """Makes the models as the configuration says; what failed before is tried again.
+        """Loads and unloads models as configured, and retries what failed before.
 
         True where a model was loaded or unloaded. Raises ReloadFailed, which says why; the old ones serve on.
         """
-        outcome = await asyncio.shield(self._begin(retry=True))  # it ends even if the client goes away
+        outcome = await asyncio.shield(self._start_reload(retry=True))  # it ends even if the client goes away
         if outcome.errors:
             raise ReloadFailed("; ".join(outcome.errors))
         return outcome.changed
@@ -96,7 +96,7 @@ class Loader:
         """Reloads whenever the configuration or a model's directory has changed; never returns."""
         while True:
             await asyncio.sleep(interval_s)
-            await asyncio.shield(self._begin(retry=False))
+            await asyncio.shield(self._start_reload(retry=False))
 
     def stop(self) -> None:
         """Loads nothing more, beyond the model that is being loaded."""
@@ -107,8 +107,8 @@ class Loader:
         self.stop()
         await asyncio.gather(*self._reloads)
         for model in self._plane.models:
-            self._leave(self._plane.remove_model(model.name, model.version))
-        await asyncio.gather(*self._leaving.values())
+            self._unload_when_idle(self._plane.remove_model(model.name, model.version))
+        await asyncio.gather(*self._unloading.values())
 
     def status(self) -> dict[str, Any]:
         """OVMS's answer to GET /v1/config; an error's message says why the configuration is not what is served."""
@@ -120,7 +120,7 @@ class Loader:
     def _version_status(self, name: str) -> list[dict[str, Any]]:
         served = self._plane.versions(name)
         states = dict.fromkeys(self._versions.get(name, ()), "END")
-        states |= {model.version: "UNLOADING" for model in self._leaving if model.name == name}
+        states |= {model.version: "UNLOADING" for model in self._unloading if model.name == name}
         states |= dict.fromkeys(served, "AVAILABLE")
         if self._loading and self._loading[0] == name:
             states.setdefault(self._loading[1], "LOADING")
@@ -137,7 +137,7 @@ class Loader:
             _version_row(version, states[version], messages.get(version, "")) for version in sorted(states, key=int)
         ]
 
-    def _begin(self, *, retry: bool) -> asyncio.Task[Outcome]:
+    def _start_reload(self, *, retry: bool) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(self._reload(retry=retry))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
@@ -146,10 +146,10 @@ class Loader:
     async def _reload(self, *, retry: bool) -> Outcome:
         async with self._lock:
             try:
-                found = await asyncio.to_thread(self._survey)
+                found = await asyncio.to_thread(self._find_targets)
             except StartError as error:
                 return self._refuse(str(error), retry=retry)
-            except Exception as error:  # whatever it is, the server serves on and looks again
+            except Exception as error:  # whatever it is, the server serves on and tries again
                 return self._refuse(f"the configuration cannot be read: {type(error).__name__}: {error}", retry=retry)
             self._refusal = None
             outcome = Outcome(False, [])
@@ -161,9 +161,9 @@ class Loader:
             outcome.errors += [failure.message for failure in self._failures.values()]
             return outcome
 
-    def _survey(self) -> list[tuple[ModelSettings, list[Target] | Failure]]:
+    def _find_targets(self) -> list[tuple[ModelSettings, list[Target] | Failure]]:
         """In a thread: the configuration, and what its models are on disk; raises StartError where it is broken."""
-        return [(settings, _look(settings)) for settings in self._source().models]
+        return [(settings, _find_model(settings)) for settings in self._source().models]
 
     async def _update(self, settings: ModelSettings, found: list[Target] | Failure, *, retry: bool) -> bool:
         """Serves what was found, and no other version once that is served; True where something has changed."""
@@ -213,7 +213,7 @@ class Loader:
         self._versions.setdefault(name, set()).add(version)
         self._failures.pop(target.key, None)
         if replaced:
-            self._leave(replaced)
+            self._unload_when_idle(replaced)
 
     def _remove_all_but(self, names: set[str]) -> bool:
         for key in [key for key in self._failures if key[0] not in names]:
@@ -223,14 +223,14 @@ class Loader:
     def _remove(self, keys: list[Key]) -> bool:
         for key in keys:
             del self._loaded[key]
-            self._leave(self._plane.remove_model(*key))
+            self._unload_when_idle(self._plane.remove_model(*key))
             log.info("model %s version %s: no longer served", *key)
         return bool(keys)
 
-    def _leave(self, model: ServedModel) -> None:
+    def _unload_when_idle(self, model: ServedModel) -> None:
         task = asyncio.create_task(self._unload(model))
-        self._leaving[model] = task
-        task.add_done_callback(lambda _: self._leaving.pop(model))
+        self._unloading[model] = task
+        task.add_done_callback(lambda _: self._unloading.pop(model))
 
     async def _unload(self, model: ServedModel) -> None:
         await model.idle()
@@ -238,7 +238,7 @@ class Loader:
         log.info("model %s version %s: unloaded the old engine", model.name, model.version)
 
     def _fail(self, key: Key, failure: Failure, *, retry: bool) -> None:
-        if retry or self._failures.get(key) != failure:  # polling says it once
+        if retry or self._failures.get(key) != failure:  # polling logs it once
             log.error("%s%s", failure.message, "; the old one serves on" if self._plane.versions(key[0]) else "")
         self._failures[key] = failure
 
@@ -249,7 +249,7 @@ class Loader:
         return Outcome(False, [message])
 
 
-def _look(settings: ModelSettings) -> list[Target] | Failure:
+def _find_model(settings: ModelSettings) -> list[Target] | Failure:
     try:
         files = versions.find(settings.base_path, settings.path_key, settings.version_policy)
         return [Target(settings, file, versions.fingerprint(file)) for file in files]

@@ -2,8 +2,8 @@
 
 A value is for the model's only input, or a JSON object has one for each tensor by its name. Sources: OVMS's
 `docs/parameters.md`, `docs/shape_batch_size_and_layout.md`, `src/color_format_configuration.cpp` and
-`src/precision_configuration.cpp`. Two things are done otherwise. `auto` makes dimensions dynamic, where OVMS loads the
-model anew for each shape that comes. And of `--precision A:B` one must be the model's own, so that their order does not
+`src/precision_configuration.cpp`. Two things differ: `auto` makes dimensions dynamic, where OVMS loads the
+model anew for each shape that comes. And one of `--precision A:B` must be the model's own, so their order does not
 matter: the other one is what clients send.
 """
 

@@ -24,7 +24,7 @@ class ModelSettings:
     plugin_config: dict[str, Any] = field(default_factory=dict)
     preparation: Preparation = AS_IT_IS
     version_policy: VersionPolicy = LATEST
-    path_key: str = "--model_path"  # where the operator wrote `base_path`, for messages
+    path_key: str = "--model_path"  # where `base_path` was given, for messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def find(model_path: Path, key: str = "--model_path", policy: VersionPolicy = LA
 
 
 def fingerprint(file: ModelFile) -> Fingerprint:
-    """Tells whether the model or its weights were replaced; raises OSError where they are gone."""
+    """Changes when the model or its weights are replaced; raises OSError where they are gone."""
     found = [(entry.name, entry.stat()) for entry in _parts(file.path)]
     return tuple(sorted((name, status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found))
 

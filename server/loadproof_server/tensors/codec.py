@@ -1,7 +1,6 @@
 """The tensor codec: KServe v2 datatypes to and from raw bytes, typed values and JSON, without OpenVINO.
 
-A tensor is a numpy array in C order. FP16 travels only raw (KServe v2, "Tensor Data"), and so does BF16, which numpy
-does not know: its array holds the 16 bits as uint16. BYTES elements are `bytes` in an object array; raw, each is
+A tensor is a numpy array in C order. BYTES elements are `bytes` in an object array; raw, each is
 preceded by its length as a 4-byte little-endian integer. Raw numbers are little-endian. Every error is an
 InvalidRequest whose message begins with the `name` that was passed in.
 """
@@ -101,7 +100,7 @@ def to_json(name: str, datatype: str, raw: Buffer) -> list[Any]:
 
 
 def _shaped(name: str, array: Array, shape: Sequence[int]) -> Array:
-    """The array under `shape`, of as many elements; it may still have too many or, beside a 0, too large dimensions."""
+    """The array under `shape`, of as many elements; it may have too many dimensions or, beside a 0, too large ones."""
     try:
         return array.reshape(shape)
     except (ValueError, OverflowError):
@@ -136,7 +135,7 @@ def _object_array(elements: Sequence[Any]) -> Array:
 
 
 def _json_array(name: str, datatype: Datatype, data: list[Any]) -> Array:
-    """The array of JSON values; nothing is rounded, parsed or wrapped on the way, but decimals to the nearest float."""
+    """The array of JSON values; nothing is rounded, parsed or wrapped, except decimals to the nearest float."""
     elements = np.array(data, object)  # lists of unequal lengths stay elements, and so are refused below
     found = {type(element) for element in elements.ravel().tolist()}
     if not found <= datatype.json_types:

@@ -1,7 +1,7 @@
-"""Has the C library keep the memory of tensors, rather than give it back with each request and fetch it anew.
+"""Makes glibc keep freed memory, so that each request's tensors need not fetch it from the kernel anew.
 
-By default glibc gives the top of its heap back once that is larger than twice the largest block, and each request of
-some 100 KiB then faults all its pages in again, which takes 2 to 3 us a page on a virtual machine: receiving 600 KiB in
+By default glibc returns the top of its heap once that is larger than twice the largest block. Each request of some
+100 KiB then faults all its pages in again, which takes 2 to 3 us a page on a virtual machine: receiving 600 KiB in
 frames of 16 KiB took 430 us of CPU, and takes 120 with fixed thresholds (2026-11-24). Blocks over MMAP_BYTES, and what
 is free beyond TRIM_BYTES, go back as before. TRIM_BYTES are of each arena, and every thread would have one of its own
 (eight idle infer threads kept 384 MiB), so there are ARENAS. Any MALLOC_* variable of the environment switches all of

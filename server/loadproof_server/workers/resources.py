@@ -33,7 +33,7 @@ class WorkerResources:
 
     def cpus(self, available: Iterable[int]) -> list[int]:
         """The worker's CPUs of those that the server may use, of which there are as many as workers at least."""
-        ordered = sorted(available, key=_place)
+        ordered = sorted(available, key=_cpu_topology)
         begin, end = (len(ordered) * number // self.workers for number in (self.number, self.number + 1))
         return ordered[begin:end]
 
@@ -65,7 +65,7 @@ class WorkerResources:
         return value
 
 
-def _place(cpu: int) -> tuple[int, int, int]:
+def _cpu_topology(cpu: int) -> tuple[int, int, int]:
     """Package, core and number, so that neighbours share what they can."""
     try:
         package, core = (

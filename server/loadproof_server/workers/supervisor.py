@@ -2,15 +2,17 @@
 
 Workers are processes, because Python runs one thread at a time; OVMS's --grpc_workers are servers, its --rest_workers
 threads of one process. There are as many as the larger of both flags says, and each has all models: the first
---grpc_workers of them serve gRPC, the first --rest_workers REST, so that no process is there for nothing.
+--grpc_workers of them serve gRPC, the first --rest_workers REST, so that every process serves something.
 They share a port by SO_REUSEPORT: the kernel picks the worker by a hash of a connection's addresses and ports, not by
-load, so a few long connections, as HAProxy's and gRPC clients' are, may be one worker's while others are idle: of 8 to
-2 workers, all are one's in 1 of 128 cases, and 6 or more in 29 %. Requests move with their connection. All models
-are loaded before any port listens, and all workers listen at once: nobody is answered before everybody would be.
+load, so a few long connections, as HAProxy and gRPC clients keep, may all go to one worker while others are idle: of 8
+connections to 2 workers, one worker gets all in 1 of 128 cases, and 6 or more in 29 %. Requests stay on their
+connection. All models are loaded before any port listens, and all workers listen at once: no client is answered before
+every client would be.
 Measured on 2026-11-24 (benchmarks/results/workers-2026-11-24.json; a perceptron of 64 by 64 on two cores, which h2load
 shared): two workers answered 1.5 (gRPC) and 1.6 (REST) times as many requests a second as one over 8 connections, 1.7
 and 2.0 times as many over 64; over one connection the difference was within that of the rounds.
-A worker that ends by itself ends the server, with exit code 1: whoever measures must not take less of it for all of it.
+A worker that ends by itself ends the server, with exit code 1: a measurement must not take part of a server for all
+of it.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ async def is_live(port: int) -> bool:
         return bool(answer.live)
 
 
-GREETING = http2.PREFACE + http2.settings({})
+CONNECTION_PREFACE = http2.PREFACE + http2.settings({})
 LIVE = b"".join(
     http2.literal(name, value)
     for name, value in (
@@ -47,7 +47,7 @@ MORE = http2.frame(http2.CONTINUATION, 0, 1, bytes(60_000))
 ENDED = http2.END_HEADERS | http2.END_STREAM
 
 
-def goodbye(answer: bytes) -> bytes:
+def goaway_message(answer: bytes) -> bytes:
     """The message of the GOAWAY frame at the end."""
     position, message = 0, b""
     while position < len(answer):
@@ -62,32 +62,35 @@ def goodbye(answer: bytes) -> bytes:
     ("data", "message"),
     [
         (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"no HTTP/2"),
-        (GREETING + http2.frame_head(http2.DATA, 0, 1, 1 << 23), b"a frame is too large"),
-        (GREETING + http2.frame(http2.DATA, 0, 1, b"x"), b"a stream that was never opened"),
-        (GREETING + http2.frame(http2.HEADERS, ENDED, 2, LIVE), b"a client's streams have odd numbers"),
-        (GREETING + http2.frame(http2.HEADERS, ENDED, 1, b"\xff\xff\xff"), b"headers cannot be read"),
-        (GREETING + http2.frame(http2.HEADERS, 0, 1, bytes(60_000)) + MORE, b"headers are too large"),
-        (GREETING + http2.frame(http2.HEADERS, 0, 1, b"") + http2.frame(http2.PING, 0, 0, bytes(8)), b"not continued"),
+        (CONNECTION_PREFACE + http2.frame_head(http2.DATA, 0, 1, 1 << 23), b"a frame is too large"),
+        (CONNECTION_PREFACE + http2.frame(http2.DATA, 0, 1, b"x"), b"a stream that was never opened"),
+        (CONNECTION_PREFACE + http2.frame(http2.HEADERS, ENDED, 2, LIVE), b"a client's streams have odd numbers"),
+        (CONNECTION_PREFACE + http2.frame(http2.HEADERS, ENDED, 1, b"\xff\xff\xff"), b"headers cannot be read"),
+        (CONNECTION_PREFACE + http2.frame(http2.HEADERS, 0, 1, bytes(60_000)) + MORE, b"headers are too large"),
+        (
+            CONNECTION_PREFACE + http2.frame(http2.HEADERS, 0, 1, b"") + http2.frame(http2.PING, 0, 0, bytes(8)),
+            b"not continued",
+        ),
         (http2.PREFACE + http2.frame(http2.PING, 0, 0, bytes(8)), b"no SETTINGS at first"),
-        (GREETING + http2.frame(http2.PING, 0, 1, bytes(8)), b"a frame for a wrong stream"),
-        (GREETING + http2.frame(http2.HEADERS, ENDED, 0, LIVE), b"a frame for a wrong stream"),
-        (GREETING + http2.frame(http2.RST_STREAM, 0, 7, bytes(4)), b"a stream that was never opened"),
-        (GREETING + http2.frame(http2.WINDOW_UPDATE, 0, 7, b"0000"), b"a stream that was never opened"),
-        (GREETING + http2.frame(http2.SETTINGS, http2.ACK, 0, bytes(6)), b"a frame of a wrong size"),
-        (GREETING + http2.frame(http2.CONTINUATION, 0, 1), b"nothing is to be continued"),
-        (GREETING + http2.frame(http2.PING, 0, 0, b"x"), b"a frame of a wrong size"),
-        (GREETING + http2.frame(http2.SETTINGS, 0, 0, b"x"), b"SETTINGS of a broken size"),
-        (GREETING + http2.frame(http2.WINDOW_UPDATE, 0, 0, bytes(4)), b"a window of a wrong size"),
-        (GREETING + http2.frame(http2.PUSH_PROMISE, 0, 1, bytes(4)), b"a client promises nothing"),
-        (GREETING + http2.frame(http2.HEADERS, 4, 1, LIVE) * 2, b"headers in the middle of a stream"),
-        (GREETING + http2.frame(http2.HEADERS, http2.PADDED | ENDED, 1, b"\xff"), b"more padding than frame"),
+        (CONNECTION_PREFACE + http2.frame(http2.PING, 0, 1, bytes(8)), b"a frame for a wrong stream"),
+        (CONNECTION_PREFACE + http2.frame(http2.HEADERS, ENDED, 0, LIVE), b"a frame for a wrong stream"),
+        (CONNECTION_PREFACE + http2.frame(http2.RST_STREAM, 0, 7, bytes(4)), b"a stream that was never opened"),
+        (CONNECTION_PREFACE + http2.frame(http2.WINDOW_UPDATE, 0, 7, b"0000"), b"a stream that was never opened"),
+        (CONNECTION_PREFACE + http2.frame(http2.SETTINGS, http2.ACK, 0, bytes(6)), b"a frame of a wrong size"),
+        (CONNECTION_PREFACE + http2.frame(http2.CONTINUATION, 0, 1), b"nothing is to be continued"),
+        (CONNECTION_PREFACE + http2.frame(http2.PING, 0, 0, b"x"), b"a frame of a wrong size"),
+        (CONNECTION_PREFACE + http2.frame(http2.SETTINGS, 0, 0, b"x"), b"SETTINGS of a broken size"),
+        (CONNECTION_PREFACE + http2.frame(http2.WINDOW_UPDATE, 0, 0, bytes(4)), b"a window of a wrong size"),
+        (CONNECTION_PREFACE + http2.frame(http2.PUSH_PROMISE, 0, 1, bytes(4)), b"a client promises nothing"),
+        (CONNECTION_PREFACE + http2.frame(http2.HEADERS, 4, 1, LIVE) * 2, b"headers in the middle of a stream"),
+        (CONNECTION_PREFACE + http2.frame(http2.HEADERS, http2.PADDED | ENDED, 1, b"\xff"), b"more padding than frame"),
     ],
     ids=lambda value: value.decode() if len(value) < 40 else "",
 )
 def test_what_breaks_http2_ends_its_connection_with_a_reason(data: bytes, message: bytes) -> None:
     async def test() -> None:
         async with serving_grpc() as port:
-            assert message in goodbye(await say(port, data))
+            assert message in goaway_message(await say(port, data))
             assert await is_live(port)
 
     run(test)
@@ -123,7 +126,7 @@ def test_silence_and_messages_without_an_end_are_refused_on_grpc_too() -> None:
         async with serving_grpc(request_s=0.5) as port:
             silent = asyncio.create_task(say(port, http2.PREFACE[:10]))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(GREETING + message)
+            writer.write(CONNECTION_PREFACE + message)
             answer = await reader.readuntil(b"complete after")
             assert b"grpc-status\x014" in answer  # DEADLINE_EXCEEDED
             writer.close()
@@ -138,7 +141,7 @@ def test_grpc_takes_so_many_connections() -> None:
         async with serving_grpc(connections=1) as port:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             await asyncio.sleep(0.1)
-            assert goodbye(await say(port, GREETING)) == b"too many connections: 1"
+            assert goaway_message(await say(port, CONNECTION_PREFACE)) == b"too many connections: 1"
             writer.close()
             await asyncio.sleep(0.1)
             assert await is_live(port)

@@ -23,7 +23,7 @@ from loadproof_server.connections.grpc_stream import PREFIX, decompressed
 from loadproof_server.dataplane.metrics import Metrics
 from loadproof_server.dataplane.plane import Plane
 from loadproof_server.kserve.grpc import handlers
-from tests.server.connections.test_grpc import GREETING
+from tests.server.connections.test_grpc import CONNECTION_PREFACE
 from tests.server.connections.test_http2_sender import Client, serving
 from tests.server.small_models import Serve, Server, listening, run, wait_until
 
@@ -51,12 +51,10 @@ def packed(message: bytes) -> bytes:
 def test_a_message_is_whole_however_it_arrives_and_its_end_is_aligned(size: int, cut: int) -> None:
     message = np.random.default_rng(1).bytes(size)
     body = PREFIX.pack(0, size) + message
-    arrivals = GREETING + head(1, b"/take")
+    data = CONNECTION_PREFACE + head(1, b"/take")
     for start in range(0, len(body), http2.DEFAULT_FRAME):
         last = start + http2.DEFAULT_FRAME >= len(body)
-        arrivals += http2.frame(
-            http2.DATA, http2.END_STREAM if last else 0, 1, body[start : start + http2.DEFAULT_FRAME]
-        )
+        data += http2.frame(http2.DATA, http2.END_STREAM if last else 0, 1, body[start : start + http2.DEFAULT_FRAME])
     seen: list[tuple[bytes, int]] = []
 
     async def take(view: memoryview) -> list[bytes]:
@@ -68,8 +66,8 @@ def test_a_message_is_whole_however_it_arrives_and_its_end_is_aligned(size: int,
         async with listening(lambda state: GrpcConnection(state, {b"/take": take})) as (port, _):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for start in range(0, len(arrivals), cut):
-                writer.write(arrivals[start : start + cut])
+            for start in range(0, len(data), cut):
+                writer.write(data[start : start + cut])
                 if start < 200 * cut:  # or the rest arrives as it may
                     await writer.drain()
                     await asyncio.sleep(0)
@@ -162,7 +160,7 @@ def test_pieces_are_bounded_and_the_whole_is_the_message(encoding: bytes, size: 
 def test_what_cannot_be_decompressed_is_refused(headers: dict[str, bytes], message: bytes, status: bytes) -> None:
     async def test() -> None:
         async with serving() as (port, _, _, state):
-            client = await Client.connect(port, GREETING, ask(1, b"/small", message, **headers))
+            client = await Client.connect(port, CONNECTION_PREFACE, ask(1, b"/small", message, **headers))
             found = await client.trailers(1)
             assert found[b"grpc-status"] == status
             assert (b"grpc-accept-encoding" in found) == (status == b"12")
@@ -176,7 +174,7 @@ def test_a_request_past_its_deadline_is_answered_so_and_leaves_nothing() -> None
     async def test() -> None:
         async with serving() as (port, application, _, state):
             begun = time.monotonic()
-            client = await Client.connect(port, GREETING, ask(1, b"/late", grpc_timeout=b"200m"))
+            client = await Client.connect(port, CONNECTION_PREFACE, ask(1, b"/late", grpc_timeout=b"200m"))
             client.writer.write(ask(3, b"/large", grpc_timeout=b"0n") + ask(5, b"/small", grpc_timeout=b"99999999H"))
             assert [await client.status(number) for number in (3, 5, 1)] == [b"4", b"0", b"4"]
             assert time.monotonic() - begun > 0.19
@@ -191,7 +189,7 @@ def test_a_request_past_its_deadline_is_answered_so_and_leaves_nothing() -> None
 def test_an_answer_that_its_client_does_not_take_in_time_is_cut_off() -> None:
     async def test() -> None:
         async with serving() as (port, _, _, state):
-            client = await Client.connect(port, GREETING, ask(1, b"/large", grpc_timeout=b"200m"))
+            client = await Client.connect(port, CONNECTION_PREFACE, ask(1, b"/large", grpc_timeout=b"200m"))
             while (found := await client.frame())[0] != http2.RST_STREAM:
                 pass
             assert found[2:] == (1, http2.CANCEL.to_bytes(4, "big"))
@@ -207,7 +205,7 @@ def test_an_answer_that_its_client_does_not_take_in_time_is_cut_off() -> None:
 def test_a_timeout_that_is_none_is_refused(timeout: bytes) -> None:
     async def test() -> None:
         async with serving() as (port, _, _, _):
-            client = await Client.connect(port, GREETING, ask(1, b"/small", grpc_timeout=timeout))
+            client = await Client.connect(port, CONNECTION_PREFACE, ask(1, b"/small", grpc_timeout=timeout))
             assert await client.status(1) == b"3"
             client.writer.close()
 

@@ -15,7 +15,7 @@ import pytest
 from loadproof_server.connections import http2
 from loadproof_server.connections.grpc import GrpcConnection
 from loadproof_server.connections.listener import Listener, ListenerState
-from tests.server.connections.test_grpc import ENDED, GREETING
+from tests.server.connections.test_grpc import CONNECTION_PREFACE, ENDED
 from tests.server.small_models import listening, run
 
 WIDE = {http2.INITIAL_WINDOW_SIZE: http2.MAX_WINDOW}
@@ -141,7 +141,7 @@ def test_answers_that_nobody_reads_wait_and_are_all_there_when_they_are_read() -
 def test_a_client_that_floods_and_does_not_read_is_cut(flood: bytes) -> None:
     async def test() -> None:
         async with serving() as (port, _, _, state):
-            client = await Client.connect(port, GREETING, ask(1, b"/late"))
+            client = await Client.connect(port, CONNECTION_PREFACE, ask(1, b"/late"))
             client.reader._transport.pause_reading()  # type: ignore[attr-defined]
             number = 3
             most = 0
@@ -220,7 +220,7 @@ def test_a_request_in_single_bytes_is_read() -> None:
     async def test() -> None:
         async with serving() as (port, _, _, _):
             client = await Client.connect(port)
-            for byte in GREETING + ask(1, b"/small"):
+            for byte in CONNECTION_PREFACE + ask(1, b"/small"):
                 client.writer.write(bytes([byte]))
                 await asyncio.sleep(0)
             assert await client.status(1) == b"0"
@@ -233,7 +233,7 @@ def test_a_request_in_single_bytes_is_read() -> None:
 def test_a_handler_that_fails_costs_its_stream_only(path: bytes) -> None:
     async def test() -> None:
         async with serving() as (port, _, _, state):
-            client = await Client.connect(port, GREETING, ask(1, path))
+            client = await Client.connect(port, CONNECTION_PREFACE, ask(1, path))
             assert await client.status(1) == b"13"
             client.writer.write(ask(3, b"/small"))
             assert await client.status(3) == b"0"
@@ -246,7 +246,7 @@ def test_a_handler_that_fails_costs_its_stream_only(path: bytes) -> None:
 def test_streams_that_are_opened_and_reset_leave_nothing() -> None:
     async def test() -> None:
         async with serving() as (port, _, _, state):
-            client = await Client.connect(port, GREETING)
+            client = await Client.connect(port, CONNECTION_PREFACE)
             for begin in range(0, 20_000, 1000):
                 for number in range(begin, begin + 1000):
                     reset = http2.frame(http2.RST_STREAM, 0, 2 * number + 1, struct.pack(">I", http2.CANCEL))
@@ -263,7 +263,7 @@ def test_streams_that_are_opened_and_reset_leave_nothing() -> None:
 def test_a_server_that_stops_answers_what_is_open_and_refuses_the_rest() -> None:
     async def test() -> None:
         async with serving() as (port, application, server, _):
-            client = await Client.connect(port, GREETING, ask(1, b"/late"))
+            client = await Client.connect(port, CONNECTION_PREFACE, ask(1, b"/late"))
             await client.until_pong()
             stop = asyncio.create_task(server.stop(30))
             while (await client.frame())[0] != http2.GOAWAY:
@@ -305,7 +305,7 @@ def test_what_is_no_grpc_is_an_unsupported_media_type(type_: bytes) -> None:
     async def test() -> None:
         async with serving() as (port, _, _, _):
             block = http2.literal(b":path", b"/small") + http2.literal(b"content-type", type_)
-            client = await Client.connect(port, GREETING, http2.frame(http2.HEADERS, ENDED, 1, block))
+            client = await Client.connect(port, CONNECTION_PREFACE, http2.frame(http2.HEADERS, ENDED, 1, block))
             while (found := await client.frame())[0] != http2.HEADERS:
                 pass
             assert dict(client.decoder.decode(found[3], raw=True))[b":status"] == b"415"

@@ -159,7 +159,7 @@ def test_a_short_inference_of_fixed_shapes_runs_on_the_callers_thread_once_it_is
         while not made.quick:  # without a pause, which would slow the next one down
             made.infer([values], [0])
             assert time.monotonic() < deadline
-        answer = made.infer_here([values], [0])
+        answer = made.infer_inline([values], [0])
         assert np.frombuffer(answer.outputs[0].raw, np.float32).tolist() == [0, 2, 0, 4]
         assert answer.outputs[0].raw == made.infer([values], [0]).outputs[0].raw
 

@@ -100,7 +100,7 @@ def test_the_process_for_json_ends_with_the_server_and_another_takes_its_place(f
 
 def test_a_question_that_takes_too_long_is_given_up() -> None:
     async def test() -> None:
-        process = json_process.JsonProcess(patience_s=0.01)
+        process = json_process.JsonProcess(timeout_s=0.01)
         text = memoryview(long_json(b",".join([b"1"] * 2_000_000)))
         with pytest.raises(TooLarge, match=r"^JSON: not read within 0 s; send tensors as binary data"):
             await process.parse(text, None)
