@@ -77,7 +77,9 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
         return position
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:  # any but DATA
-        if kind == http2.HEADERS:
+        if kind == http2.HEADERS and flags & http2.END_HEADERS and len(payload) <= self._limits.head_bytes:
+            self._on_headers(number, flags, self._header_reader.read(http2.unpadded(flags, payload)))  # the usual case
+        elif kind == http2.HEADERS:
             self._on_header_fragment(number, flags, http2.unpadded(flags, payload))
         elif kind == http2.CONTINUATION:
             if not self._header_block or self._header_block[0] != number:
