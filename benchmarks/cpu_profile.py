@@ -29,9 +29,8 @@ from benchmarks.parties import Running
 from loadproof_server.connections import http2
 from loadproof_server.connections.grpc import GrpcConnection
 from loadproof_server.connections.http1 import Http1Connection
-from loadproof_server.connections.http1_request import Reply, Request
+from loadproof_server.connections.http1_request import JSON_TYPE, Reply, Request
 from loadproof_server.connections.listener import ListenerState
-from loadproof_server.kserve.rest_messages import JSON_TYPE
 
 SECONDS: Final = 4
 CONNECTIONS: Final = 8  # the server is always busy

@@ -110,7 +110,7 @@ async def serve(chosen: Options, worker: Worker | None = None) -> None:
             await _start(stack, listener, grpc, tls["h2"])
         if chosen.file_system_poll_wait_seconds:
             _start_poll(stack, loader, chosen.file_system_poll_wait_seconds)
-        gc.freeze()  # what is here stays: the collector need not walk it
+        gc.freeze()  # these objects stay: the garbage collector need not visit them
         plane.accepting = True
         log.info("%s", _ready_line(chosen, plane))
         await stopping.wait()
@@ -145,7 +145,7 @@ def _start_poll(stack: contextlib.AsyncExitStack, loader: Loader, interval_s: fl
 
 
 def _metrics(chosen: Options) -> tuple[bool, tuple[str, ...]]:
-    """Whether there are metrics and which, by flags or configuration; they must have their port, or UsageError."""
+    """Whether metrics are served, and which; raises UsageError where they have no port."""
     configured = chosen.configuration()
     enabled = chosen.metrics_enable or configured.metrics_enable
     if enabled and not chosen.rest_port:

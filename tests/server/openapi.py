@@ -48,7 +48,7 @@ def _operation(answer: dict[str, Any], *statuses: int, body: dict[str, Any] | No
     found: dict[str, Any] = {
         "responses": {
             "200": {"description": "done", "content": {"application/json": {"schema": answer}}},
-            **{str(status): _told() for status in statuses},
+            **{str(status): _described() for status in statuses},
         }
     }
     if body:
@@ -56,7 +56,7 @@ def _operation(answer: dict[str, Any], *statuses: int, body: dict[str, Any] | No
     return found
 
 
-def _told() -> dict[str, Any]:
+def _described() -> dict[str, Any]:
     return {"description": "the client's mistake", "content": {"application/json": {"schema": _ERROR}}}
 
 

@@ -112,7 +112,7 @@ def mangled(draw: st.DrawFn, whole: Any) -> bytes:
 
 @fuzz(400)
 @given(method=st.sampled_from(METHODS), message=infer_requests() | mangled(infer_requests()) | st.binary(max_size=64))
-def test_grpc_tells_the_clients_mistake(channel: Any, method: str, message: bytes) -> None:
+def test_grpc_reports_the_clients_mistake(channel: Any, method: str, message: bytes) -> None:
     try:
         channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(message, timeout=30)
         code = "OK"
@@ -186,7 +186,7 @@ def rest(server: Server, method: str, path: str, body: bytes, headers: dict[str,
     body=bodies() | mangled(bodies()) | st.binary(max_size=64),
     headers=HEADERS,
 )
-def test_rest_tells_the_clients_mistake(
+def test_rest_reports_the_clients_mistake(
     server: Server, method: str, path: str, body: bytes, headers: dict[str, str]
 ) -> None:
     assert rest(server, method, path, body, headers) in HTTP_MISTAKES

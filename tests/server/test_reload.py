@@ -111,7 +111,7 @@ def grpc_request(name: str, value: float = 1) -> Any:
     return request
 
 
-def test_several_models_are_served_and_told_as_ovms_does(served: Configured) -> None:
+def test_several_models_are_served_and_reported_as_ovms_does(served: Configured) -> None:
     served.write(m={"base_path": "one"}, n={"base_path": "two", "nireq": 3, "plugin_config": {"NUM_STREAMS": "2"}})
     status, answer = served.reload()
     assert status == 201
@@ -130,7 +130,7 @@ def test_several_models_are_served_and_told_as_ovms_does(served: Configured) -> 
     assert served.ask("POST", "/v1/config")[0] == 405
 
 
-def test_what_is_broken_is_said_and_the_old_one_serves_on(served: Configured) -> None:
+def test_what_is_broken_is_reported_and_the_old_one_serves_on(served: Configured) -> None:
     served.write(m={"base_path": "one"})
     served.reload()
     served.put('{"model_config_list": [')

@@ -25,7 +25,7 @@ from loadproof_server.errors import NotSupported, ServingError, TooLarge, TooSlo
 log = logging.getLogger("loadproof-server")
 
 MAX_STREAMS: Final = 10_000  # of a connection: HAProxy sends as many before it has read our SETTINGS
-_UNREAD_MAX_BYTES: Final = 1 << 22  # above a piece of an answer: acknowledgements and refusals that nobody reads
+_UNREAD_MAX_BYTES: Final = 1 << 22  # above a piece of an answer: acknowledgements and refusals left unread
 _LINGER_S: Final = 2.0  # the client may still send: closing at once would destroy what it has not read
 _DECOMPRESSED_HERE_BYTES: Final = 1 << 12  # they may grow by 1000: more are decompressed in a thread
 _DEADLINE_PASSED: Final = "deadline: the time that grpc-timeout gives has passed"
@@ -265,7 +265,7 @@ class GrpcConnection(FrameReceiver):
     # ---- ends ----
 
     def check(self, now: float) -> None:
-        """Ends what takes too long; called now and then."""
+        """Ends requests and answers that take too long; called periodically."""
         limits = self._limits
         unsent = self.transport.get_write_buffer_size()
         if unsent != self._unsent_bytes:

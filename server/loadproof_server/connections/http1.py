@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import httptools
 
-from loadproof_server.connections.http1_request import App, Body, ClientGone, Reply, Request
+from loadproof_server.connections.http1_request import JSON_TYPE, App, Body, ClientGone, Reply, Request
 from loadproof_server.connections.listener import ListenerState
 from loadproof_server.errors import HeadTooLarge, InvalidRequest, ServingError, TooLarge, TooSlow, Unavailable
 
@@ -50,8 +50,8 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._queued: deque[Request] = deque()
         self._current: Request | None = None  # being answered
         self._incoming: Request | None = None  # its body is being received
-        self._reading = False  # inside of a message
-        self._input_closed = False  # what still comes cannot be read; what came is answered
+        self._reading = False  # within a message
+        self._input_closed = False  # no more is parsed; complete requests are answered
         self._output_closed = False  # the last answer is sent
         self._messages = 0
         self._overhead_bytes = 0  # bytes of the message, beyond its first piece, that are not of its body
@@ -79,7 +79,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         had = self._incoming.size if self._incoming else 0
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # nothing is served but HTTP/1.1: answered as it is
+        except httptools.HttpParserUpgrade:  # only HTTP/1.1 is served: the request is answered as such
             self._close_after_last()
         except httptools.HttpParserError:
             self._refuse(InvalidRequest("request: cannot be read as HTTP of version 1.1"))
@@ -183,7 +183,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         task.add_done_callback(self._listener.tasks.discard)
 
     async def _answer(self, request: Request) -> None:
-        """Runs the application for the request, sends what it says, and goes on with the next one."""
+        """Runs the application for the request, sends its reply, and begins the next request."""
         try:
             status, headers, body = await self._app(request)
         except ClientGone:
@@ -210,7 +210,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         """Begins the next request, unless the client must read first."""
         if self._queued and not self._current and not self._writing_paused:
             self._begin(self._queued.popleft())
-        if self._reading_paused and not self._queued:  # the rest of what begins now may be still to come
+        if self._reading_paused and not self._queued:  # the rest of the request that begins may not have arrived
             self._reading_paused = False
             self.transport.resume_reading()
 
@@ -240,7 +240,7 @@ class Http1Connection(asyncio.BufferedProtocol):
     # ---- refusals ----
 
     def check(self, now: float) -> None:
-        """Ends what takes too long; called now and then."""
+        """Ends requests and answers that take too long; called periodically."""
         limits = self._limits
         unsent = self.transport.get_write_buffer_size()
         if self._output_closed:
@@ -264,7 +264,7 @@ class Http1Connection(asyncio.BufferedProtocol):
             self.transport.close()
 
     def _refuse(self, error: ServingError) -> None:
-        """Reads no more of this connection; the requests that came over it are answered before it is closed."""
+        """Parses no more of this connection, and closes it once its complete requests are answered."""
         self._input_closed = True
         if self._incoming:
             self._end_body(error)  # its application answers, and counts it
@@ -302,4 +302,4 @@ class Http1Connection(asyncio.BufferedProtocol):
 
 
 def _error(status: int, message: str) -> Reply:
-    return status, [(b"content-type", b"application/json")], [json.dumps({"error": message}).encode()]
+    return status, [JSON_TYPE], [json.dumps({"error": message}).encode()]

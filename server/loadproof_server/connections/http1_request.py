@@ -10,6 +10,7 @@ from typing import Final
 from loadproof_server.errors import ServingError
 
 Body = bytes | bytearray | memoryview
+JSON_TYPE: Final = (b"content-type", b"application/json")
 Reply = tuple[int, Sequence[tuple[bytes, bytes]], Sequence[Body]]  # status, headers, and the body in pieces
 
 _ALIGNMENT: Final = 64  # of the first binary tensor in a body that came in pieces: its array is then not copied
@@ -35,7 +36,7 @@ class Request:
     _waiter: asyncio.Future[None] | None = None
 
     async def body(self) -> memoryview:
-        """The whole body; raises what it was refused for, or ClientGone."""
+        """The whole body; raises the error that it was refused with, or ClientGone."""
         if not self.whole and self._error is None:
             if self.on_body_wanted:
                 self.on_body_wanted()
@@ -62,7 +63,7 @@ class Request:
             self._parts = bytearray(self._pad) + self._parts + data
 
     def end(self, error: ServingError | ClientGone | None = None) -> None:
-        """The body is whole, or there will be none for this reason."""
+        """The body is complete, or refused by `error`."""
         self.whole = error is None
         self._error = error
         if error:

@@ -26,16 +26,16 @@ _READ_BUFFER_BYTES: Final = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the server; bytes are those of one request unless said otherwise."""
+    """Limits of the server; bytes are those of one request unless said otherwise."""
 
     head_bytes: int = 1 << 16
     body_bytes: int = 1 << 30  # as OVMS
     held_bytes: int = 1 << 31  # of all bodies together; OVMS's grpc_memory_quota
     request_s: float = 20.0  # for a head, and for a body that comes no faster than ...
     body_bytes_per_s: int = 4096
-    write_s: float = 60.0  # without any byte of the answer taken
+    write_s: float = 60.0  # without the client reading a byte of the answer
     connections: int = 4096
-    idle_s: float = 20.0  # of a connection that makes way for a new one
+    idle_s: float = 20.0  # before a connection may be closed for a new one
 
 
 class ManagedConnection(Protocol):
@@ -49,7 +49,7 @@ class ManagedConnection(Protocol):
         """Whether it waits for the client's next request."""
 
     def check(self, now: float) -> None:
-        """Ends what takes too long; called now and then."""
+        """Ends requests and answers that take too long; called periodically."""
 
     def close_when_idle(self) -> None:
         """The server stops: an idle connection ends now, another one after its answers."""
@@ -67,7 +67,7 @@ class ListenerState:
     stopping: bool = False
 
     def admit(self, connection: ManagedConnection) -> bool:
-        """Whether there is room for one more connection; the one that has been idle the longest may make it."""
+        """Whether one more connection is admitted; the one that has been idle the longest may be closed for it."""
         if len(self.connections) >= self.limits.connections:
             longest = min((each for each in self.connections if each.idle), key=lambda each: each.since, default=None)
             if longest is None or time.monotonic() - longest.since < self.limits.idle_s:
@@ -94,7 +94,7 @@ class Listener:
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self, drain_s: float) -> None:
-        """Accepts no more, gives the requests in flight as long, and closes all connections."""
+        """Accepts no more, gives the requests in flight `drain_s` to end, and closes all connections."""
         deadline = time.monotonic() + drain_s
         self._state.stopping = True
         self._server.close()

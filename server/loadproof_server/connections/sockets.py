@@ -10,7 +10,7 @@ from loadproof_server.errors import StartError
 
 
 def listen(host: str, port: int, flag: str = "--rest_port") -> socket.socket:
-    """A TCP socket that listens, so that the port is ours for certain; raises StartError where it is busy."""
+    """A listening TCP socket; raises StartError where the port is busy."""
     listener = new_socket(host)
     try:
         listener.bind((host, port))
@@ -24,7 +24,7 @@ def listen(host: str, port: int, flag: str = "--rest_port") -> socket.socket:
 
 
 def listen_together(listeners: Sequence[socket.socket], host: str, port: int, flag: str) -> None:
-    """Lets the sockets, new ones, share the port; raises StartError where anyone else has it.
+    """Binds all the sockets, new ones, to the port; raises StartError where another program has it.
 
     SO_REUSEPORT alone would silently share it with another server, so the port is first bound without it, and held
     until all sockets are bound.

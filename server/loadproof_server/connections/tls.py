@@ -22,7 +22,7 @@ class Tls:
     ca_certs: Path | None = None
 
     def context(self, protocol: str) -> ssl.SSLContext:
-        """For a protocol by its ALPN name; raises UsageError that names the flag of a file that is none."""
+        """The context for a protocol by its ALPN name; raises UsageError that names the flag of a wrong file."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 and 1.3
         context.set_alpn_protocols([protocol])
         for flag, path in (("keyfile", self.keyfile), ("certfile", self.certfile), ("ca_certs", self.ca_certs)):

@@ -76,7 +76,7 @@ class Servicer:
         return json_format.ParseDict({"models": triton.index(self._plane)}, pb.RepositoryIndexResponse())
 
     async def model_infer(self, message: memoryview) -> Sequence[bytes]:
-        """ModelInfer, from and to serialised messages: so a broken one is counted, and both belong to its time."""
+        """ModelInfer, from and to serialised messages: so broken ones are counted, and parsing is timed."""
         with self._plane.call(metric_names.GRPC) as call:
             request, raw = parse(message)
             model = call.model(request.model_name, request.model_version)
@@ -133,7 +133,7 @@ def _parse(message_type: Any, message: bytes) -> Any:
 def parse(message: memoryview) -> tuple[Any, Sequence[Buffer]]:
     """The ModelInferRequest and its raw tensors, which are not copied out of a large message.
 
-    Raises TooLarge where a large message is large without them, InvalidRequest where it is broken.
+    Raises TooLarge where the message without them is too large, InvalidRequest where it is broken.
     """
     if len(message) <= _LARGE_BYTES:
         request = _parse(pb.ModelInferRequest, bytes(message))

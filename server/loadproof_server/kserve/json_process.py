@@ -80,10 +80,10 @@ class JsonProcess:
             except TimeoutError:
                 await self.close()
                 raise TooLarge(f"JSON: not read within {self._timeout_s:.0f} s; send tensors as binary data") from None
-            except (OSError, EOFError, RuntimeError):  # the last is uvloop's of a pipe that closed meanwhile
+            except (OSError, EOFError, RuntimeError):  # RuntimeError: uvloop raises it for a pipe that has closed
                 await self.close()
                 raise Unavailable("JSON: the process that reads it ended; try again, or send binary data") from None
-            except BaseException:  # cancelled: its answer must not be taken for that to the next request
+            except BaseException:  # cancelled: the answer must not be taken for the next request's
                 await self.close()
                 raise
         if not ok:
@@ -91,7 +91,7 @@ class JsonProcess:
         return result  # type: ignore[no-any-return]
 
     async def _ask(self, request: bytes) -> Any:
-        if self._process is not None and self._process.returncode is not None:  # it was killed since
+        if self._process is not None and self._process.returncode is not None:  # it was killed
             await self.close()
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
@@ -110,7 +110,9 @@ class JsonProcess:
 
 def main() -> None:
     """Answers requests from standard input until that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both: the server decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends it to both processes: the server decides when this one ends
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while size := requests.read(_SIZE_BYTES):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from loadproof_server.connections.http1_request import Reply, Request
+from loadproof_server.connections.http1_request import JSON_TYPE, Reply, Request
 from loadproof_server.dataplane import metric_names
 from loadproof_server.dataplane.metrics import CONTENT_TYPE
 from loadproof_server.dataplane.model import ServedModel
@@ -18,7 +18,7 @@ from loadproof_server.errors import NotFound, NotSupported, ServingError, WrongM
 from loadproof_server.kserve import triton
 from loadproof_server.kserve.all_workers import AllWorkers
 from loadproof_server.kserve.json_process import JsonProcess
-from loadproof_server.kserve.rest_messages import HEADER_LENGTH, JSON_TYPE
+from loadproof_server.kserve.rest_messages import HEADER_LENGTH
 
 _MODEL_PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer|config|stats))?")
 _ALL_STATISTICS: Final = "/v2/models/stats"

@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from loadproof_server.connections.http1_request import Reply
+from loadproof_server.connections.http1_request import JSON_TYPE, Reply
 from loadproof_server.dataplane.inputs import InputTensor, refuse_too_many, refuse_unsupported
 from loadproof_server.engine.specs import Answer
 from loadproof_server.errors import InvalidRequest, TooLarge
 from loadproof_server.tensors import codec, datatypes
 
 MAX_JSON_BYTES: Final = 1 << 26
-JSON_TYPE: Final = (b"content-type", b"application/json")
 _BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
 HEADER_LENGTH: Final = b"inference-header-content-length"
 _MAX_RANK: Final = 64  # numpy's own limit
@@ -112,7 +111,7 @@ def reply(text: bytes, binary: Sequence[bytes]) -> Reply:
 def _as_array(tensor: InputTensor) -> InputTensor:
     if isinstance(tensor.data, slice):
         return tensor
-    known = tensor.datatype in datatypes.DATATYPES  # else it is refused later, with what the model takes
+    known = tensor.datatype in datatypes.DATATYPES  # else it is refused later, with the datatype that the model has
     data = tensor.read(f"input {tensor.name[:100]}", tensor.datatype, tensor.shape, tensor.data) if known else None
     return replace(tensor, data=data, read=codec.from_array)
 
@@ -120,7 +119,7 @@ def _as_array(tensor: InputTensor) -> InputTensor:
 def _json_length(body: memoryview, header_length: bytes | None) -> int:
     if header_length is None:
         return len(body)
-    digits = len(str(len(body)))  # a number of more digits is not worth reading
+    digits = len(str(len(body)))  # a number of more digits is too large
     if not (header_length.isdigit() and len(header_length) <= digits and 0 < int(header_length) <= len(body)):
         shown = header_length[:20].decode("latin-1")
         raise InvalidRequest(

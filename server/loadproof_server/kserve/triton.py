@@ -16,7 +16,7 @@ from loadproof_server.dataplane.metrics import Histogram
 from loadproof_server.dataplane.model import ServedModel
 from loadproof_server.dataplane.plane import Plane
 from loadproof_server.engine.specs import TensorSpec
-from loadproof_server.tensors.datatypes import BYTES
+from loadproof_server.tensors.datatypes import DATATYPES
 
 
 def config(model: ServedModel) -> dict[str, Any]:
@@ -67,8 +67,7 @@ def _added(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    kind = "STRING" if spec.datatype == BYTES else spec.datatype
-    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": list(spec.shape)}
+    return {"name": spec.name, "data_type": DATATYPES[spec.datatype].triton, "dims": list(spec.shape)}
 
 
 def _statistics(model: ServedModel) -> dict[str, Any]:

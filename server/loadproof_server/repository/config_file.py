@@ -101,9 +101,9 @@ def _settings(model: _Model, path: Path) -> ModelSettings:
 
 
 def _content(path: Path) -> bytes:
-    """The file's bytes, of which there are MAX_CONFIG_BYTES at most."""
+    """The file's bytes, at most MAX_CONFIG_BYTES."""
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
             raise _refused(path, ["is no file; give the configuration file itself"])
         with path.open("rb") as file:
             content = file.read(MAX_CONFIG_BYTES + 1)

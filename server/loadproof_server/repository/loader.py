@@ -26,12 +26,12 @@ from loadproof_server.repository.versions import Fingerprint, ModelFile
 log = logging.getLogger("loadproof-server")
 
 Key = tuple[str, str]  # a model's name and version
-_NOT_FOUND: Final = ""  # stands for the version of a model of which no version was found
+_NOT_FOUND: Final = ""  # the version in the key of a model that has no version
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One version that is to be served; another target is another engine."""
+    """One version to be served; each target has an engine of its own."""
 
     settings: ModelSettings
     file: ModelFile
@@ -44,7 +44,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a version is not served as it should be, and the target unless it was not even found."""
+    """Why a version is not served as configured, and its target, if that was found."""
 
     message: str
     target: Target | None = None
@@ -85,7 +85,7 @@ class Loader:
     async def reload(self) -> bool:
         """Loads and unloads models as configured, and retries what failed before.
 
-        True where a model was loaded or unloaded. Raises ReloadFailed, which says why; the old ones serve on.
+        True where a model was loaded or unloaded. Raises ReloadFailed with the reasons; the old models serve on.
         """
         outcome = await asyncio.shield(self._start_reload(retry=True))  # it ends even if the client goes away
         if outcome.errors:
@@ -126,7 +126,9 @@ class Loader:
             states.setdefault(self._loading[1], "LOADING")
         messages = {}
         if not_found := self._failures.get((name, _NOT_FOUND)):
-            messages = dict.fromkeys(served or ["0"], not_found.message)  # "0": nobody knows what was to be served
+            messages = dict.fromkeys(
+                served or ["0"], not_found.message
+            )  # "0": it is unknown which version was to be served
         elif self._refusal:
             messages = dict.fromkeys(served, self._refusal)
         messages |= {key[1]: failure.message for key, failure in self._failures.items() if key[0] == name and key[1]}
@@ -149,7 +151,7 @@ class Loader:
                 found = await asyncio.to_thread(self._find_targets)
             except StartError as error:
                 return self._refuse(str(error), retry=retry)
-            except Exception as error:  # whatever it is, the server serves on and tries again
+            except Exception as error:  # of any kind: the server serves on and tries again
                 return self._refuse(f"the configuration cannot be read: {type(error).__name__}: {error}", retry=retry)
             self._refusal = None
             outcome = Outcome(False, [])
@@ -162,11 +164,11 @@ class Loader:
             return outcome
 
     def _find_targets(self) -> list[tuple[ModelSettings, list[Target] | Failure]]:
-        """In a thread: the configuration, and what its models are on disk; raises StartError where it is broken."""
+        """In a thread: reads the configuration and finds its models on disk; raises StartError where it is broken."""
         return [(settings, _find_model(settings)) for settings in self._source().models]
 
     async def _update(self, settings: ModelSettings, found: list[Target] | Failure, *, retry: bool) -> bool:
-        """Serves what was found, and no other version once that is served; True where something has changed."""
+        """Serves the found versions, and removes others once these are served; True where something has changed."""
         name = settings.name
         if isinstance(found, Failure):
             self._fail((name, _NOT_FOUND), found, retry=retry)
@@ -196,7 +198,7 @@ class Loader:
         self._loading = key
         try:
             engine = await asyncio.to_thread(_engine, target)
-        except Exception as error:  # whatever it is, the old one serves on
+        except Exception as error:  # of any kind: the old one serves on
             message = " ".join(str(error).split()) or type(error).__name__
             self._fail(key, Failure(f"model {key[0]}: {message}", target), retry=retry)
             return False

@@ -35,14 +35,14 @@ class Configuration:
 
 
 def check_name(name: str) -> str:
-    """The name under which a model is served; raises ValueError."""
+    """Checks the name under which a model is served; raises ValueError."""
     if not name or "/" in name:
         raise ValueError("must be a name without '/'")
     return name
 
 
 def check_plugin_config(properties: Any) -> dict[str, Any]:
-    """OpenVINO's properties as they came out of JSON; raises ValueError."""
+    """Checks OpenVINO's properties, as read from JSON; raises ValueError."""
     if not isinstance(properties, dict):
         raise ValueError('must be a JSON object, as {"NUM_STREAMS": "2"}')
     for name, value in properties.items():
@@ -56,7 +56,7 @@ def check_plugin_config(properties: Any) -> dict[str, Any]:
 
 
 def check_metrics_list(names: Any) -> tuple[str, ...]:
-    """The metrics to serve, as OVMS names them; raises ValueError."""
+    """Checks the metrics to serve, by OVMS's names; raises ValueError."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError('must be a list of names, as ["ovms_streams"]')
     for name in names:

@@ -24,7 +24,7 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """Which versions are served: the `specific` ones if there are any, else the `latest` so many; 0 means all."""
+    """Which versions are served: the `specific` ones if any are given, else the `latest` ones, where 0 means all."""
 
     latest: int = 1
     specific: tuple[int, ...] = ()
@@ -42,7 +42,7 @@ ALL_VERSIONS: Final = VersionPolicy(latest=0)
 
 
 def read_policy(value: Any) -> VersionPolicy:
-    """OVMS's policy as it came out of JSON; raises ValueError."""
+    """OVMS's policy, as read from JSON; raises ValueError."""
     match value:
         case {"latest": {"num_versions": int(number), **more}, **others} if not more and not others:
             if 0 < number <= _VERSION_MAX and number is not True:
@@ -118,9 +118,9 @@ def _model_file(directory: Path, key: str) -> Path:
 
 
 def _require_inside(model_path: Path, file: Path, key: str) -> None:
-    """Raises StartError where anything in the version's directory is a link to a place outside of `model_path`.
+    """Raises StartError where any file of the version's directory is a link that leads out of `model_path`.
 
-    Not the model alone: an ONNX file names the files of its weights itself.
+    Any file, because an ONNX model names the files of its weights itself.
     """
     root = model_path.resolve()
     for directory, directories, files in os.walk(file.parent):

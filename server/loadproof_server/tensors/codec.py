@@ -70,7 +70,7 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence
 
 
 def from_array(name: str, datatype: str, shape: Sequence[int], array: Array) -> Array:
-    """The array that was read before, by another process."""
+    """The array itself, which another process has read."""
     return array
 
 
@@ -113,7 +113,7 @@ def _refuse_too_many_strings(name: str, number: int) -> None:
 
 
 def _split_bytes(name: str, raw: Buffer, number: int) -> list[bytes]:
-    """The elements, of which there should be `number`: a few more than that are not worth reading."""
+    """The elements, of which there should be `number`; stops after one more."""
     view = memoryview(raw)
     elements: list[bytes] = []
     position = 0

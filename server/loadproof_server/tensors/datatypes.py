@@ -1,4 +1,4 @@
-"""KServe v2's datatypes, one row each: what it is in numpy, OpenVINO, gRPC's typed contents and JSON.
+"""KServe v2's datatypes, one row each: what it is in numpy, OpenVINO, gRPC's typed contents, JSON and Triton.
 
 FP16 and BF16 travel only raw (KServe v2, "Tensor Data"). numpy does not know BF16: its array holds the 16 bits as
 uint16. OpenVINO is not imported here; its types are given by their names.
@@ -26,6 +26,11 @@ class Datatype:
     contents: str = ""  # the field of gRPC's InferTensorContents; empty: raw only
     json_types: frozenset[type] = frozenset()  # of the JSON values that it takes
     is_float: bool = False
+
+    @property
+    def triton(self) -> str:
+        """The name in Triton's model configuration."""
+        return "TYPE_STRING" if self.name == BYTES else f"TYPE_{self.name}"
 
 
 _BOOLEAN: Final = frozenset({bool})

@@ -23,7 +23,7 @@ _M_ARENA_MAX: Final = -8
 
 
 def keep_freed_memory() -> None:
-    """To be called once, at the start; another C library than glibc stays as it is."""
+    """Call it once, at the start; it does nothing with another C library than glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):
         return

@@ -1,10 +1,10 @@
 """Divides the server's resources: CPUs, streams, threads, infer requests, connections and memory of each worker.
 
-Each worker keeps to CPUs of its own, neighbours and whole cores, and OpenVINO sees no others (2026.4): a hint chooses
-streams and threads for these, and threads that are pinned, as they are by default, do not meet those of other workers
-on one CPU while another is free. `NUM_STREAMS`, `INFERENCE_NUM_THREADS` and `nireq` are the server's and are divided;
-each worker has one at least. A cache directory has one directory for each worker, because OpenVINO locks none against
-other processes.
+Each worker has CPUs of its own, neighbours and whole cores, and OpenVINO sees no others (2026.4): a hint chooses
+streams and threads for these. Pinned threads, which are the default, do not share a CPU with those of other workers
+while another CPU is free. `NUM_STREAMS`, `INFERENCE_NUM_THREADS` and `nireq` are given for the whole server and
+divided; each worker gets at least one. A cache directory has one directory for each worker, because OpenVINO does not
+lock it against other processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOPOLOGY: Final = "/sys/devices/system/cpu/cpu{}/topology/{}"
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """Of worker `number`, from 0; the parts of all workers add up to the whole, unless that is less than they are."""
+    """The part of worker `number`, from 0; all parts add up to the total, unless that is smaller than `workers`."""
 
     number: int = 0
     workers: int = 1
@@ -32,13 +32,13 @@ class WorkerResources:
         return max(1, total // self.workers + (self.number < total % self.workers))
 
     def cpus(self, available: Iterable[int]) -> list[int]:
-        """The worker's CPUs of those that the server may use, of which there are as many as workers at least."""
+        """The worker's CPUs out of `available`, which has at least as many CPUs as there are workers."""
         ordered = sorted(available, key=_cpu_topology)
         begin, end = (len(ordered) * number // self.workers for number in (self.number, self.number + 1))
         return ordered[begin:end]
 
     def limits(self) -> Limits:
-        """Bodies that are held at once have room for the largest in each worker, so that none is always refused."""
+        """Connections and held bytes are divided, but each worker has room for the largest body."""
         whole = Limits()
         held_bytes = max(whole.body_bytes, whole.held_bytes // self.workers)
         return replace(whole, connections=self.part_of(whole.connections), held_bytes=held_bytes)
@@ -66,11 +66,11 @@ class WorkerResources:
 
 
 def _cpu_topology(cpu: int) -> tuple[int, int, int]:
-    """Package, core and number, so that neighbours share what they can."""
+    """Package, core and number: the order in which neighbours share caches."""
     try:
         package, core = (
             int(Path(_TOPOLOGY.format(cpu, name)).read_text()) for name in ("physical_package_id", "core_id")
         )
-    except (OSError, ValueError):  # a machine that does not tell
+    except (OSError, ValueError):  # the machine does not report its topology
         return 0, 0, cpu
     return package, core, cpu

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """Which of the workers it is, and the file descriptors that it inherits, of which -1 is none."""
+    """A worker's number, and the file descriptors that it inherits; -1 stands for none."""
 
     number: int  # from 0
     workers: int
-    address: str  # of the workers' sockets for each other, without the worker's number
+    address: str  # of the workers' sockets, without the worker's number
     supervisor: int  # its process
     control: int
     rest: int

@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Worker:
-    """A worker's own resources and addresses, and its way to the supervisor."""
+    """A worker's resources and addresses, and its connection to the supervisor."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
@@ -45,7 +45,7 @@ class Worker:
             writer.close()
 
     def listeners(self) -> tuple[socket.socket | None, socket.socket | None]:
-        """REST's and gRPC's."""
+        """The sockets of REST and of gRPC."""
         rest, grpc = (socket.socket(fileno=fd) if fd >= 0 else None for fd in (self._spec.rest, self._spec.grpc))
         return rest, grpc
 
@@ -56,7 +56,7 @@ class Worker:
 
 
 def start(arguments: list[str], run: Callable[[Options, Worker], None]) -> None:
-    """Serves by `run`; `arguments` are the WorkerSpec, then the server's own flags."""
+    """Sets the process up as a worker and calls `run`; `arguments` are the WorkerSpec, then the server's own flags."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too, but the supervisor ends them
     spec = WorkerSpec.from_argument(arguments[0])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

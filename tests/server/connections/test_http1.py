@@ -113,13 +113,13 @@ def test_a_head_over_the_limit_is_refused(head: bytes) -> None:
     run(test)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["by its length", "by its chunks"])
-def test_a_body_over_the_limit_is_refused_and_the_connection_closed(told: bool) -> None:
+@pytest.mark.parametrize("declared", [True, False], ids=["by its length", "by its chunks"])
+def test_a_body_over_the_limit_is_refused_and_the_connection_closed(declared: bool) -> None:
     chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"258\r\n%s\r\n" % bytes(600) * 2
 
     async def test() -> None:
         async with serving(body_bytes=1000) as port:
-            answer = await say(port, post(bytes(1001)) if told else chunked)
+            answer = await say(port, post(bytes(1001)) if declared else chunked)
         assert statuses(answer) == [413]
         assert b"connection: close" in answer and answer.endswith(b"body: larger than 1000 bytes")
 

@@ -202,7 +202,7 @@ def test_a_smaller_initial_window_takes_back_what_was_given() -> None:
     run(test)
 
 
-def test_a_client_without_a_header_table_is_told_that_ours_is_empty() -> None:
+def test_a_client_without_a_header_table_gets_a_size_update_to_0() -> None:
     """RFC 7541, 4.2: else its decoder must call the first header block broken."""
 
     async def test() -> None:

@@ -106,7 +106,7 @@ def test_a_dynamic_batch_takes_any_batch_without_another_load(picture: Path) -> 
             np.testing.assert_allclose(run(made, given), given + 0.5)
 
 
-def test_a_range_of_shapes_is_kept_and_what_is_outside_is_told_at_the_door(picture: Path) -> None:
+def test_a_range_of_shapes_is_kept_and_a_shape_outside_is_refused(picture: Path) -> None:
     with engine(picture, shape="(1:2,3,4:8,-1)") as made:
         (spec,) = made.inputs
         assert (spec.shape, spec.limits) == ((-1, 3, -1, -1), ((1, 2), (3, 3), (4, 8), (0, -1)))
@@ -239,19 +239,21 @@ def test_latency_is_the_default_hint_unless_streams_or_a_hint_are_given() -> Non
         assert with_defaults(given) == given
 
 
-def test_a_precision_that_the_machine_lacks_is_told(picture: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_precision_that_the_machine_lacks_is_reported(picture: Path, caplog: pytest.LogCaptureFixture) -> None:
     capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     for hint, capability in (("f32", "FP32"), ("bf16", "BF16"), ("f16", "FP16")):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             Engine(picture / "1" / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": hint}).close()
-        told = [record.getMessage() for record in caplog.records]
+        warnings = [record.getMessage() for record in caplog.records]
         if capability in capabilities:
-            assert told == []
+            assert warnings == []
         else:
             others = "|".join({"f32", "bf16", "f16"} - {hint})  # which one, the processor decides
-            assert len(told) == 1
-            assert re.search(f"INFERENCE_PRECISION_HINT {hint} is not to be had here; .* run in ({others})$", told[0])
+            assert len(warnings) == 1
+            assert re.search(
+                f"INFERENCE_PRECISION_HINT {hint} is not to be had here; .* run in ({others})$", warnings[0]
+            )
 
 
 def test_compiled_models_are_kept_where_the_cache_is(picture: Path, tmp_path: Path) -> None:

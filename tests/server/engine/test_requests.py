@@ -86,7 +86,7 @@ def test_jobs_beyond_the_infer_requests_wait_and_the_wait_is_measured(models: di
     assert waits[0] > 100_000
 
 
-def test_an_inference_that_openvino_refuses_is_told_and_the_next_one_works(models: dict[str, Path]) -> None:
+def test_an_inference_that_openvino_refuses_is_reported_and_the_next_one_works(models: dict[str, Path]) -> None:
     with engine(models["strict"], nireq=1) as made:
         with pytest.raises(InvalidRequest, match=r"^the model cannot take these inputs: .*reshape") as caught:
             made.infer([np.zeros((1, 63), np.float32)], [0])

@@ -55,7 +55,7 @@ async def three(model: ModelSettings) -> AsyncIterator[list[Worker]]:
             await worker.loader.close()
 
 
-def test_whoever_is_asked_adds_up_what_all_have_counted(model: ModelSettings) -> None:
+def test_any_worker_adds_up_what_all_have_counted(model: ModelSettings) -> None:
     async def test() -> None:
         async with three(model) as workers:
             for number, worker in enumerate(workers, 1):
@@ -74,7 +74,7 @@ def test_whoever_is_asked_adds_up_what_all_have_counted(model: ModelSettings) ->
     run(test)
 
 
-def test_a_reload_reaches_all_and_what_fails_anywhere_is_told(model: ModelSettings) -> None:
+def test_a_reload_reaches_all_workers_and_any_failure_is_reported(model: ModelSettings) -> None:
     second = ModelSettings("n", model.base_path)
     broken = ModelSettings("n", Path("none"))
 
@@ -88,8 +88,8 @@ def test_a_reload_reaches_all_and_what_fails_anywhere_is_told(model: ModelSettin
             with pytest.raises(ReloadFailed, match=r"^--model_path: none does not exist$"):
                 await workers[0].all.reload()
             for worker in workers:
-                (told,) = (await worker.all.status())["n"]["model_version_status"][-1:]
-                assert told["status"]["error_message"] == "--model_path: none does not exist"
+                (row,) = (await worker.all.status())["n"]["model_version_status"][-1:]
+                assert row["status"]["error_message"] == "--model_path: none does not exist"
                 assert (await worker.all.status())["m"]["model_version_status"][0]["state"] == "AVAILABLE"
 
     run(test)
@@ -109,7 +109,7 @@ def test_a_worker_that_hangs_does_not_hold_a_reload_for_ever(
     run(test)
 
 
-def test_who_does_not_answer_or_is_not_of_this_user_makes_no_sum(
+def test_no_sum_without_an_answer_of_each_worker_or_of_another_user(
     model: ModelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
@@ -125,7 +125,7 @@ def test_who_does_not_answer_or_is_not_of_this_user_makes_no_sum(
     run(test)
 
 
-def test_who_goes_away_in_the_middle_of_a_question_is_nobodys_trouble(
+def test_a_client_that_leaves_in_the_middle_of_a_question_is_ignored(
     model: ModelSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:

@@ -1,9 +1,11 @@
-"""JSON bombs and long JSON sent to a real server, and how long its event loop answers nobody meanwhile."""
+"""JSON bombs and long JSON sent to a real server, and how long its event loop stands still meanwhile."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -109,3 +111,9 @@ def test_a_question_that_takes_too_long_is_given_up() -> None:
         await patient.close()
 
     run(test)
+
+
+def test_the_process_for_json_does_not_load_openvino() -> None:
+    """Its types and tables do not need it, and it would only cost memory and time."""
+    program = "import sys, loadproof_server.kserve.json_process; sys.exit('openvino' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

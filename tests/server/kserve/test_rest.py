@@ -230,7 +230,9 @@ def test_bad_binary_data_is_refused_with_its_field(
     assert message in answer["error"]
 
 
-def test_unknown_paths_models_and_methods_are_told_apart(free: Server, connection: http.client.HTTPConnection) -> None:
+def test_unknown_paths_models_and_methods_have_their_own_errors(
+    free: Server, connection: http.client.HTTPConnection
+) -> None:
     labels = {"interface": "REST", "name": "", "method": "ModelInfer"}
     failed = free.metric("ovms_requests_fail", **labels)
     for method, path, status, message in (
@@ -247,7 +249,7 @@ def test_unknown_paths_models_and_methods_are_told_apart(free: Server, connectio
     assert free.metric("ovms_requests_fail", **labels) == failed + 2
 
 
-def test_a_wrong_method_is_told_the_allowed_ones_and_head_is_one_of_them(
+def test_a_wrong_method_is_answered_with_the_allowed_ones_and_head_is_one_of_them(
     connection: http.client.HTTPConnection,
 ) -> None:
     for method, path, status, allowed in (

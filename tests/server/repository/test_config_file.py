@@ -156,7 +156,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: Any, message: str) -> 
     assert refusal(write(tmp_path, content)).startswith(message)
 
 
-def test_all_mistakes_are_told_at_once_up_to_ten(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once_up_to_ten(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, with_model(nireq=-1, layout=1)))
     assert IN_MODEL + "nireq: " in message and IN_MODEL + "layout: " in message
     many = {"model_config_list": [{"config": {"name": "m"}}] * 30}

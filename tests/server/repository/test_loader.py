@@ -237,7 +237,7 @@ def test_a_model_that_vanishes_ends_with_its_last_request(double: Path, triple: 
     run(Bench(m=double, n=triple), body)
 
 
-def test_a_broken_configuration_changes_nothing_and_is_told_until_it_is_mended(double: Path) -> None:
+def test_a_broken_configuration_changes_nothing_and_is_reported_until_it_is_repaired(double: Path) -> None:
     async def body(bench: Bench) -> None:
         engine = bench.plane.model("m").engine
         bench.broken = "config.json: broken JSON"
@@ -272,7 +272,7 @@ def test_a_model_that_does_not_load_leaves_the_old_one_and_the_others_go_on(
     run(Bench(m=double, n=triple), body)
 
 
-def test_a_model_that_never_loaded_is_told_as_loading(double: Path, tmp_path: Path) -> None:
+def test_a_model_that_never_loaded_is_reported_as_loading(double: Path, tmp_path: Path) -> None:
     async def body(bench: Bench) -> None:
         bench.wanted["n"] = tmp_path / "none"
         message = await bench.refusal()
@@ -298,7 +298,7 @@ def test_settings_that_failed_and_were_taken_back_cost_no_load(double: Path) -> 
     run(Bench(m=double), body)
 
 
-def test_polling_tells_a_failure_once_and_finds_its_cure(double: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_polling_logs_a_failure_once_and_finds_its_repair(double: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def body(bench: Bench) -> None:
         (double / "2").mkdir()
         (double / "2" / "model.xml").write_text("<net")

@@ -56,7 +56,7 @@ def test_broken_raw_bytes_are_refused(raw: bytes, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_a_wrong_number_of_bytes_is_told_with_the_right_one() -> None:
+def test_a_wrong_number_of_bytes_is_reported_with_the_right_one() -> None:
     with pytest.raises(InvalidRequest, match=r"x: 8 bytes for FP32 of shape \[3\], which takes 12"):
         codec.from_raw("x", "FP32", [3], bytes(8))
 

@@ -95,7 +95,7 @@ def counters(text: str) -> dict[str, str]:
     return dict(re.findall(r"^(ovms_\S+) (\S+)$", text, re.MULTILINE))
 
 
-def test_both_workers_serve_both_protocols_and_any_of_them_tells_the_sum(served: Configured) -> None:
+def test_both_workers_serve_both_protocols_and_any_of_them_reports_the_sum(served: Configured) -> None:
     served.write(m={"base_path": "one"})
     served.reload()
     server = served.server
