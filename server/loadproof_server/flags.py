@@ -72,7 +72,7 @@ class Options:
         )
 
 
-class Parser(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
     """argparse, but a mistake is a UsageError of one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -81,10 +81,10 @@ class Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str] | None = None) -> Options:
     """The options; raises UsageError with one line."""
-    parser = Parser(prog="loadproof-server", description=__doc__, allow_abbrev=False)
+    parser = _Parser(prog="loadproof-server", description=__doc__, allow_abbrev=False)
     parser.add_argument("--config_path", type=Path, help="OVMS's configuration file; excludes the flags of one model")
     parser.add_argument("--model_name", help="name under which the model is served")
-    add_model_flags(parser)
+    _add_model_flags(parser)
     parser.add_argument(
         "--model_version_policy",
         type=_typed(_version_policy),
@@ -137,7 +137,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     return options
 
 
-def _tls(parser: Parser, flags: dict[str, Any]) -> Tls | None:
+def _tls(parser: _Parser, flags: dict[str, Any]) -> Tls | None:
     """Takes the flags of TLS out of `flags`."""
     certfile, keyfile, ca_certs = (flags.pop(f"ssl_{name}") for name in ("certfile", "keyfile", "ca_certs"))
     if not (certfile or keyfile or ca_certs):
@@ -147,7 +147,7 @@ def _tls(parser: Parser, flags: dict[str, Any]) -> Tls | None:
     return Tls(certfile, keyfile, ca_certs)
 
 
-def _model(parser: Parser, flags: dict[str, Any]) -> ModelSettings | None:
+def _model(parser: _Parser, flags: dict[str, Any]) -> ModelSettings | None:
     """Takes the flags of one model out of `flags`; none of them may stand beside --config_path."""
     names = ("model_name", "model_path", "nireq", "target_device", "plugin_config", "model_version_policy", *READERS)
     given = {name: flags.pop(name) for name in names}
@@ -169,16 +169,14 @@ def _model(parser: Parser, flags: dict[str, Any]) -> ModelSettings | None:
         given["nireq"],
         given["target_device"],
         given["plugin_config"],
-        preparation(given),
+        _preparation(given),
         given["model_version_policy"],
     )
 
 
-def add_model_flags(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """The flags that say what is inferred, and how: the server's and the reference's."""
-    parser.add_argument(
-        "--model_path", type=Path, required=required, help="model directory with versions, or a model file"
-    )
+def _add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a model that say what is inferred, and how."""
+    parser.add_argument("--model_path", type=Path, help="model directory with versions, or a model file")
     parser.add_argument("--target_device", default="CPU", help="OpenVINO device, default CPU")
     parser.add_argument(
         "--plugin_config", type=_typed(_plugin_config), default={}, help="OpenVINO properties as a JSON object"
@@ -187,7 +185,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, required: bool = False) 
         parser.add_argument(f"--{name}", type=_typed(read), help=_PREPARATION_HELP[name])
 
 
-def preparation(flags: Mapping[str, Any]) -> Preparation:
+def _preparation(flags: Mapping[str, Any]) -> Preparation:
     """How the flags prepare the model."""
     return Preparation(**{name: flags[name] for name in READERS if flags[name] is not None})
 
