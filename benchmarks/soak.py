@@ -5,8 +5,8 @@
 The load is `benchmarks.mixed_load`: of a hundred requests about seventy are good, the rest malformed, oversized or
 cancelled, or of connections that come and go. It arrives at random (exponential gaps, seeded) at a rate for running
 beside other work. Each kind is asked once before anything is counted, so that what the server makes once is there. The
-server is started with glibc's own trim threshold as MALLOC_TRIM_THRESHOLD_, which switches `server.memory` off: in what
-that keeps a leak would not show. It holds where, over the last two thirds of the time,
+server is started with glibc's own trim threshold as MALLOC_TRIM_THRESHOLD_, which switches `tensors.memory` off: in
+what that keeps a leak would not show. It holds where, over the last two thirds of the time,
 
 - memory (RSS of the server and its children) does not grow: the upper 99 % bound of Theil and Sen's slope (Sen,
   "Estimates of the Regression Coefficient Based on Kendall's Tau", 1968) is under GROWTH_MIB in ten minutes. Its points
