@@ -162,19 +162,19 @@ def stages(campaign: Path) -> dict[str, Any]:
     rundir.write_requests(directory, rundir.request_tables(RUN, gather.read_records(work, 0)))
     gather.write_balancer(directory, work / "requests.log")
     mark("collect")
-    (run,) = analyse.campaign(campaign)["runs"]
+    (run,) = analyse.campaign(campaign).runs
     mark("analyse")
     report.render(campaign)
     mark("report")
     rows = [_row(end[0], start, end) for start, end in itertools.pairwise(marks)]
     rows.append(_row("all", marks[0], marks[-1]))
-    seen = {name: witness["requests"] for name, witness in run["witnesses"].items()}
-    reasons = [reason["code"] for reason in run["reasons"]]
+    seen = {name: witness.requests for name, witness in run.witnesses.present().items()}
+    reasons = [reason.code for reason in run.reasons]
     return {
         "stages": rows,
         "witnesses": seen,
         "reasons": reasons,
-        "differences": run["reconcile"]["differences"],
+        "differences": run.reconcile.differences,
     }
 
 

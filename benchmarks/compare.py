@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import proof
-from loadproof.compare import sides, words
+from loadproof.analyse import RunSummary
+from loadproof.compare import sides, texts
 from loadproof.compare.comparison import Comparison, compare
 from loadproof.report import display
 from tests.truth.session import TruthServer, loadproof, truth_server
@@ -60,7 +61,7 @@ def pair(place: Path, slower: float) -> Comparison:
             for side in sorted(servers, reverse=repeat % 2 == 0):
                 if calm[side] < REPEATS:
                     measured = loadproof(servers[side], place / side / str(repeat), LOAD, MEASURE)
-                    calm[side] += not sides.is_disturbed(measured.run)
+                    calm[side] += not sides.is_disturbed(RunSummary.model_validate(measured.run))
     (found,) = compare([place / "before", place / "after"])
     return found
 
@@ -75,14 +76,14 @@ def row(kind: str, comparison: Comparison) -> dict[str, Any]:
         "metric": found.primary,
         "repeats": [found.before, found.after],
         "runs": [[_told(run) for run in side.runs] for side in (comparison.before, comparison.after)],
-        "why": words.why(found),
+        "why": texts.why(found),
         "ratios": {name: [round(value, 4) for value in ratio] for name, ratio in ratios.items()},
     }
 
 
 def _told(run: sides.Measured) -> dict[str, Any]:
-    codes = [reason["code"] for reason in run.result["reasons"]]
-    return {"throughput_rps": run.result["throughput_rps"], "verdict": run.result["verdict"], "reasons": codes}
+    codes = [reason.code for reason in run.summary.reasons]
+    return {"throughput_rps": run.summary.throughput_rps, "verdict": run.summary.verdict, "reasons": codes}
 
 
 def measured(out: Path | None, machine: dict[str, Any]) -> list[dict[str, Any]]:

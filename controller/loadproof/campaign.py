@@ -16,7 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from loadproof import analyse, calibration, environment, models, report, rundir
-from loadproof.errors import LoadproofError
+from loadproof.analyse import Summary
+from loadproof.errors import LoadproofError, UsageError
 from loadproof.launch.load import Doors
 from loadproof.launch.stack import Stack
 from loadproof.models import Model
@@ -48,15 +49,24 @@ class Campaign:
 
     @classmethod
     def resumed(cls, directory: Path, repository: Path, doors: Doors, stack: Stack | None) -> Campaign:
-        """The campaign of `directory` as it was planned; raises LoadproofError where nothing is left to do."""
+        """The campaign of `directory` as it was planned; raises LoadproofError where nothing is left to do.
+
+        UsageError where another version began it: half of its runs would be measured by one, half by the other.
+        """
         facts = rundir.read_campaign(directory)
+        began, ours = facts.get("loadproof"), environment.version("loadproof")
+        if began != ours:
+            raise UsageError(
+                f"--resume {directory}: Loadproof {began} wrote it, and this is {ours}; go on with that version, or run"
+                " the plan again (report, compare and history read it as it is)"
+            )
         if not facts["interrupted"]:
             raise LoadproofError(f"--resume {directory}: that campaign ended; nothing is left to do")
         plan = Plan.model_validate(facts["plan"])
         runs = [Run.model_validate({**one["spec"], **{k: one[k] for k in _NAMES}}) for one in facts["runs"]]
         return cls(plan, runs, directory, repository, doors, stack, datetime.fromisoformat(facts["created"]))
 
-    def run(self, console: Console) -> dict[str, Any]:
+    def run(self, console: Console) -> Summary:
         """Measure every run, then write summary and report; returns the summary.
 
         On an error or Ctrl-C what was measured so far is saved, summarised and reported before the exception goes on.
@@ -72,7 +82,7 @@ class Campaign:
         self.runs = [with_defaults(run, installed[run.server.model]) for run in self.runs]
         self._write(interrupted=True)  # until the end is reached
         self._clear_interrupted()
-        summary: dict[str, Any] | None = None
+        summary: Summary | None = None
         try:
             if len(self.runs) > 1 or self.plan.tune:
                 console.print(extent(self.plan, self.runs), highlight=False)
@@ -115,9 +125,9 @@ class Campaign:
         later = range(number + 1, len(self.runs) + 1)
         return not self.plan.chooses and all(rundir.is_finished(self._directory_of(one)) for one in later)
 
-    def _grow(self, summary: dict[str, Any] | None) -> bool:
+    def _grow(self, summary: Summary | None) -> bool:
         """Of a search or tuning: adds the next run, which follows from those before; False where there is none."""
-        settings = summary and analyse.next_settings(self.plan.model_dump(), summary["runs"])
+        settings = summary and analyse.next_settings(self.plan.model_dump(), summary.runs)
         if not settings:
             return False
         alike = [run for run in self.runs if run.spec() == self.runs[0].at(settings).spec()]
@@ -126,9 +136,9 @@ class Campaign:
         self._write(interrupted=True)
         return True
 
-    def _bears_a_refusal(self, summary: dict[str, Any] | None) -> bool:
+    def _bears_a_refusal(self, summary: Summary | None) -> bool:
         """Whether a run that did not start is an answer: a tuning may try what this machine's server refuses."""
-        return bool(self.plan.tune and summary and any(one["verdict"] != "INVALID" for one in summary["runs"]))
+        return bool(self.plan.tune and summary and any(one.verdict != "INVALID" for one in summary.runs))
 
     def _check_doors(self) -> None:
         self.doors.require_free()

@@ -368,5 +368,5 @@ def _facts(plan: dict[str, Any], records: dict[int, Array]) -> dict[str, Any]:
         "notes": [],
         "server": {"metrics": True, "command": ["loadproof-server"], "served": [SERVED, SERVED]},
         "balancer": {"command": ["haproxy"]},
-        "log": {"lines": sum(len(rows) for rows in records.values()), "dropped": 0},
+        "log": {"lines": sum(len(rows) for rows in records.values()), "unread": 0, "dropped": 0, "bad": 0},
     }

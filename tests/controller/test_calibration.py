@@ -154,6 +154,6 @@ def test_the_campaign_holds_the_calibration_and_a_stale_one_judges_nothing(measu
     assert held["state"] == "valid" and [way["transport"] for way in held["ways"]] == ["wire"]
     stale = store.Calibration("stale", "since then has changed: cpu_model").record()
     rundir.write_campaign(place, {**facts, "calibration": stale})
-    for run in analyse.campaign(place)["runs"]:
-        assert not {"near_ceiling", "mostly_floor"} & {reason["code"] for reason in run["reasons"]}
-        assert any("cpu_model (cure: loadproof doctor --calibrate)" in note for note in run["notes"])
+    for run in analyse.campaign(place).runs:
+        assert not {"near_ceiling", "mostly_floor"} & {reason.code for reason in run.reasons}
+        assert any("cpu_model (cure: loadproof doctor --calibrate)" in note for note in run.notes)

@@ -64,27 +64,28 @@ def told() -> Console:
 def test_a_tuning_bears_what_the_server_refuses_and_never_calls_it_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.campaign.measure", made_up(refuses="bf16"))
+    monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses="bf16"))
     summary = campaign(tmp_path / "out").run(told())
-    assert summary["sweet_spot"]["best"] == "streams=2, precision=f32"
-    assert [run["verdict"] for run in summary["runs"]].count("INVALID") == summary["tune"]["measured"] - 2
-    assert summary["tune"]["ended"] and not summary["campaign"]["interrupted"]
+    assert summary.sweet_spot and summary.sweet_spot.best == "streams=2, precision=f32"
+    assert summary.tune and summary.tune.ended and not summary.campaign.interrupted
+    assert [run.verdict for run in summary.runs].count("INVALID") == summary.tune.measured - 2
     assert analyse.exit_code(summary) == Exit.GOOD
 
 
 def test_where_nothing_started_yet_a_refusal_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.campaign.measure", made_up(refuses="f32"))
+    monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses="f32"))
     with pytest.raises(LoadproofError, match="this machine lacks it"):
         campaign(tmp_path / "out").run(told())
 
 
 def test_an_interrupted_tuning_goes_on_to_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.campaign.measure", made_up(refuses="f16"))
+    monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses="f16"))
     whole = campaign(tmp_path / "whole").run(told())
-    monkeypatch.setattr("controller.campaign.measure", made_up(refuses="f16", stops_at=3))
+    monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses="f16", stops_at=3))
     with pytest.raises(KeyboardInterrupt):
         campaign(tmp_path / "cut").run(told())
-    monkeypatch.setattr("controller.campaign.measure", made_up(refuses="f16"))
+    monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses="f16"))
     resumed = Offline.resumed(tmp_path / "cut", tmp_path / "models", Doors(), None).run(told())
-    names = [[(run["name"], run["spec"]) for run in one["runs"]] for one in (whole, resumed)]
-    assert names[0] == names[1] and whole["sweet_spot"]["best"] == resumed["sweet_spot"]["best"]
+    names = [[(run.name, run.spec) for run in one.runs] for one in (whole, resumed)]
+    assert names[0] == names[1] and whole.sweet_spot and resumed.sweet_spot
+    assert whole.sweet_spot.best == resumed.sweet_spot.best

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
 from loadproof.analyse.population import Records
 from loadproof.analyse.reconcile import BalancerLog
+from loadproof.analyse.schema import Account, Reconciliation
 
 MEANINGS: Final = {
     "answered right": "the whole answer came, and it matched its reference or was not compared",
@@ -28,13 +29,13 @@ MEANINGS: Final = {
     "not ours": "the balancer saw it, without an id of this run's clients",
 }
 
-LOST: Final = ("closed silently", "never connected", "lost with the balancer", "not in the log")  # terms of `reconcile`
+LOST: Final = ("closed silently", "never connected", "lost with the balancer", "not in the log")
 
 
 def accounts(
-    records: Records, log: BalancerLog | None, terms: Mapping[str, Any], planned: int | None = None
-) -> list[dict[str, Any]]:
-    """`[{name, count, meaning}]` over the whole run; what did not happen is left out, but for good answers.
+    records: Records, log: BalancerLog | None, terms: Reconciliation, planned: int | None = None
+) -> list[Account]:
+    """Every request of the whole run by name; what did not happen is left out, but for good answers.
 
     `terms` are those of `reconcile`; `planned` is how many requests the plan of an open loop has: these, audit
     and references are the sum of all counts but those that are not ours. A direct run has no balancer to tell why a
@@ -43,30 +44,31 @@ def accounts(
     everything = np.ones(len(records), bool)
     counts = records.counts(everything)
     failures = _failures(log, terms) if log else (("failed", *pair) for pair in records.errors(everything).items())
-    lost, unaccounted = terms.get("lost_with_worker", 0), terms.get("unaccounted", 0)
+    lost, unaccounted = terms.lost_with_worker or 0, terms.unaccounted or 0
     before = records.phase("reference") | records.phase("audit")
     taken = len(records) - int(before.sum()) + lost + unaccounted
     rows = [
-        ("answered right", "", counts["ok"]),
-        ("answered wrong", "", counts["wrong"]),
+        ("answered right", "", counts.ok),
+        ("answered wrong", "", counts.wrong),
         *failures,
-        ("not sent", "", counts["unsent"]),
+        ("not sent", "", counts.unsent),
         ("not sent: the run ended early", "", max(0, (planned or 0) - taken)),
         ("lost with a worker", "", lost),
         ("unaccounted", "", unaccounted),
         ("not ours", "", log.foreign if log else 0),
     ]
     return [
-        {"name": f"{name}: {detail}" if detail else name, "count": count, "meaning": MEANINGS[name]}
+        Account(name=f"{name}: {detail}" if detail else name, count=count, meaning=MEANINGS[name])
         for name, detail, count in rows
         if count or name == "answered right"
     ]
 
 
-def _failures(log: BalancerLog, terms: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+def _failures(log: BalancerLog, terms: Reconciliation) -> Iterator[tuple[str, str, int]]:
     """Failed records by what became of them, most telling first."""
     failed = Counter(log.failed) + Counter(log.given_up)
     yield from (("failed", status, count) for status, count in failed.items())
     yield from (("cut", termination, count) for termination, count in log.cut_failed.items())
     yield "answered by the balancer", "", log.own_failed
-    yield from ((name, "", terms[name.replace(" ", "_")]) for name in LOST)
+    lost = (terms.closed_silently, terms.never_connected, terms.lost_with_the_balancer, terms.not_in_the_log)
+    yield from ((name, "", count or 0) for name, count in zip(LOST, lost, strict=True))

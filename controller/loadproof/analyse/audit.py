@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from scipy.stats import norm
 
 from loadproof.analyse import statistics
 from loadproof.analyse.population import Floats, Records
+from loadproof.analyse.schema import Audit
 
 PAIRS_MIN: Final = 8
 
 
-def audit(records: Records) -> dict[str, Any] | None:
+def audit(records: Records) -> Audit | None:
     """`ratio` of the medians repeated / fresh with its bounds; None where no audit was made.
 
     `repeated` and `fresh` are counts, `fresh_ms` the median. Of fewer than PAIRS_MIN pairs there is no ratio: one
@@ -27,15 +28,16 @@ def audit(records: Records) -> dict[str, Any] | None:
     again = records.payload[rows] == 0
     again[int(np.argmin(records.sent_ns[rows]))] = False  # what is repeated was fresh once
     fresh, repeated = took_ms[~again], took_ms[again]
-    found: dict[str, Any] = {
-        "fresh": len(fresh),
-        "repeated": len(repeated),
-        "fresh_ms": float(np.median(fresh)) if len(fresh) else None,
-    }
-    if min(len(fresh), len(repeated)) < PAIRS_MIN:
-        return found | dict.fromkeys(("ratio", "low", "high"))
-    low, high = ratio_bounds(fresh, repeated)
-    return found | {"ratio": float(np.median(repeated) / np.median(fresh)), "low": low, "high": high}
+    enough = min(len(fresh), len(repeated)) >= PAIRS_MIN
+    low, high = ratio_bounds(fresh, repeated) if enough else (None, None)
+    return Audit(
+        fresh=len(fresh),
+        repeated=len(repeated),
+        fresh_ms=float(np.median(fresh)) if len(fresh) else None,
+        ratio=float(np.median(repeated) / np.median(fresh)) if enough else None,
+        low=low,
+        high=high,
+    )
 
 
 def ratio_bounds(before: Floats, after: Floats, confidence: float = statistics.CONFIDENCE) -> tuple[float, float]:

@@ -5,25 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loadproof.analyse.schema import Ceiling, InProcess, Rung, ServerWitness, Witness, Witnesses
 
-def ladder(ceiling: Mapping[str, Any] | None, result: Mapping[str, Any]) -> dict[str, Any] | None:
+
+def ladder(facts: Mapping[str, Any] | None, served_ips: float | None, witnesses: Witnesses) -> Ceiling | None:
     """`ceiling` of a RUN: what benchmark_app did with the same settings, and what was served beside it.
 
-    `efficiency` is served over ceiling, in inferences a second; of an open loop it says how much of the ceiling was
-    asked for. `ladder` has mean and median latency in ms at each rung that was seen, the server's median as the bucket
-    that it lies in. None where no ceiling was asked for; `error` says why it could not be had.
+    `facts` is run.json's `ceiling`. `efficiency` is served over ceiling, in inferences a second; of an open loop it
+    says how much of the ceiling was asked for. `ladder` has mean and median latency in ms at each rung that was seen,
+    the server's median as the bucket that it lies in. None where no ceiling was asked for.
     """
-    if ceiling is None:
+    if facts is None:
         return None
-    if ceiling.get("error"):
-        return {"error": ceiling["error"], "efficiency": None, "ladder": []}
-    served = result["throughput_ips"]
-    names = {"server": "the server alone", "balancer": "through the balancer", "client": "at the client"}
-    seen = {names[name]: one["latency_ms"] for name in names if (one := result["witnesses"].get(name))}
-    rungs = {"in process": ceiling["latency_ms"], **seen}
-    return {
-        **ceiling,
-        "error": None,
-        "efficiency": None if served is None else served / ceiling["throughput_ips"],
-        "ladder": [{"rung": name, "mean_ms": one["mean"], "p50_ms": one["p50"]} for name, one in rungs.items()],
-    }
+    if facts.get("error"):
+        return Ceiling(error=facts["error"], efficiency=None, ladder=[])
+    in_process, most_ips = InProcess.model_validate(facts["latency_ms"]), float(facts["throughput_ips"])
+    rungs = (
+        ("the server alone", witnesses.server),
+        ("through the balancer", witnesses.balancer),
+        ("at the client", witnesses.client),
+    )
+    return Ceiling(
+        throughput_ips=most_ips,
+        latency_ms=in_process,
+        iterations=facts["iterations"],
+        duration_s=facts["duration_s"],
+        nireq=facts["nireq"],
+        error=None,
+        efficiency=None if served_ips is None else served_ips / most_ips,
+        ladder=[
+            Rung(rung="in process", mean_ms=in_process.mean, p50_ms=in_process.p50),
+            *(_rung(name, witness) for name, witness in rungs if witness),
+        ],
+    )
+
+
+def _rung(name: str, witness: Witness | ServerWitness) -> Rung:
+    return Rung(rung=name, mean_ms=witness.latency_ms.mean, p50_ms=witness.latency_ms.p50)

@@ -12,14 +12,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loadproof.analyse.population import Window
+from loadproof.analyse.schema import Energy, Value
 
 HOURS_PER_YEAR: Final = 8760.0
 Floats = NDArray[np.float64]
 
 
-def energy(
-    facts: Mapping[str, Any] | None, samples: pa.Table, window: Window, ips: float | None
-) -> dict[str, Any] | None:
+def energy(facts: Mapping[str, Any] | None, samples: pa.Table, window: Window, ips: float | None) -> Energy | None:
     """`energy` of a RUN: the window's joules, mean watts, watts at idle before the run, inferences per joule.
 
     Inferences per joule are also inferences a second per watt. `per_joule_above_idle` is of the power above idle alone.
@@ -34,18 +33,18 @@ def energy(
     idle_watts = None if stated else _idle_watts(facts, samples)
     watts = None if joules is None or end_s <= start_s else joules / (end_s - start_s)
     above = None if watts is None or idle_watts is None else watts - idle_watts
-    return {
-        "source": facts["source"],
-        "problem": facts["problem"] or ("too few readings" if joules is None else None),
-        "joules": joules,
-        "watts": watts,
-        "idle_watts": idle_watts,
-        "per_joule": _ratio(ips, watts),
-        "per_joule_above_idle": _ratio(ips, above),
-    }
+    return Energy(
+        source=facts["source"],
+        problem=facts["problem"] or ("too few readings" if joules is None else None),
+        joules=joules,
+        watts=watts,
+        idle_watts=idle_watts,
+        per_joule=_ratio(ips, watts),
+        per_joule_above_idle=_ratio(ips, above),
+    )
 
 
-def value(cost: Mapping[str, Any] | None, ips: float | None) -> dict[str, Any] | None:
+def value(cost: Mapping[str, Any] | None, ips: float | None) -> Value | None:
     """`value` of a RUN: inferences a second per unit of money, and the cost of a million; None without `[cost]`.
 
     `unit` is the currency where the system has a price, and currency an hour where it is rented.
@@ -54,12 +53,12 @@ def value(cost: Mapping[str, Any] | None, ips: float | None) -> dict[str, Any] |
         return None
     price = cost.get("price")
     per_hour = cost["per_hour"] if price is None else price / (cost["lifetime_years"] * HOURS_PER_YEAR)
-    return {
-        "currency": cost["currency"],
-        "unit": cost["currency"] if price is not None else f"{cost['currency']}/h",
-        "per_unit": _ratio(ips, price if price is not None else per_hour),
-        "per_million": _ratio(per_hour * 1e6, ips and ips * 3600),
-    }
+    return Value(
+        currency=cost["currency"],
+        unit=cost["currency"] if price is not None else f"{cost['currency']}/h",
+        per_unit=_ratio(ips, price if price is not None else per_hour),
+        per_million=_ratio(per_hour * 1e6, ips and ips * 3600),
+    )
 
 
 def _ratio(over: float | None, under: float | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +12,24 @@ import pyarrow.compute as pc
 
 from loadproof import rundir
 from loadproof.analyse import machine, statistics
+from loadproof.analyse.headroom import Headroom
 from loadproof.analyse.population import Records, Window
+from loadproof.analyse.schema import Generator, Late, WorstShare
 
 LATE_MS: Final = 10.0  # perf_analyzer's measure of a late send
 STREAMS_MAX: Final = 10_000  # of a connection through the balancer: haproxy.cfg's tune.h2.max-concurrent-streams
 
 
-def state(directory: Path, facts: Mapping[str, Any], records: Records, window: Window) -> dict[str, Any]:
+class Lateness(NamedTuple):
+    """Planned to sent of the window's requests, in ms; `p50_worst` is of the worker whose median is the highest."""
+
+    p50_worst: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+def state(directory: Path, facts: Mapping[str, Any], records: Records, window: Window, headroom: Headroom) -> Generator:
     """`generator` of a RUN. CPU is in percent of one core, of the busiest worker; null where nothing was recorded.
 
     `clock_bound_ms_max` is how far a worker's stamps can be off beside the balancer's; 0 where all read its clock.
@@ -33,30 +44,41 @@ def state(directory: Path, facts: Mapping[str, Any], records: Records, window: W
     inside = table.filter(pa.array((time_s * 1e9 > window.start) & (time_s * 1e9 <= window.end + 1e9)))
     cpu, worker = inside["cpu_percent"].to_numpy(), inside["worker"].to_numpy()
     medians = [float(np.median(cpu[worker == one])) for one in np.unique(worker)]
-    return {
-        "workers": len(facts.get("workers", [])),
-        "cpu_percent_max": float(cpu.max()) if len(cpu) else None,
-        "cpu_percent_median": max(medians, default=None),
-        "rss_bytes_max": pc.max(table["rss_bytes"]).as_py(),
-        "in_flight_max": pc.max(inside["in_flight"]).as_py(),
-        "connections_max": _most_at_once(inside),
-        "verify_us_per_request": _share(pc.sum(table["verify_us"]).as_py(), records.sent),
-        "ship_cpu_percent": _ship_cpu_percent(table),
-        "unsent": int(records.unsent.sum()),
-        "clock_bound_ms_max": max((one.get("offset_bound_ns", 0) for one in facts.get("workers", [])), default=0) / 1e6,
-        "stood": _percent(inside, "stood_ms", 10),
-        "gc": _percent(inside, "gc_ms", 10),
-        "waited": _percent(inside, "wait_percent", 1),
-        "wait_ms_per_request": _wait_ms_per_request(inside, records),
-        "clock_steps_ms": machine.clock_steps(table),
-        "streams_full": _streams_full(inside),
-        "starts_apart_ms": _starts_apart_ms(records),
-        "late": _late(records),
-        **_lateness(records),
-    }
+    bounds_ns = (one.get("offset_bound_ns", 0) for one in facts.get("workers", []))
+    lateness = _lateness(records)
+    return Generator(
+        workers=len(facts.get("workers", [])),
+        cpu_percent_max=float(cpu.max()) if len(cpu) else None,
+        cpu_percent_median=max(medians, default=None),
+        rss_bytes_max=pc.max(table["rss_bytes"]).as_py(),
+        in_flight_max=pc.max(inside["in_flight"]).as_py(),
+        connections_max=_most_at_once(inside),
+        verify_us_per_request=_share(pc.sum(table["verify_us"]).as_py(), records.sent),
+        ship_cpu_percent=_ship_cpu_percent(table),
+        unsent=int(records.unsent.sum()),
+        clock_bound_ms_max=max(bounds_ns, default=0) / 1e6,
+        stood=_percent(inside, "stood_ms", 10),
+        gc=_percent(inside, "gc_ms", 10),
+        waited=_percent(inside, "wait_percent", 1),
+        wait_ms_per_request=_wait_ms_per_request(inside, records),
+        clock_steps_ms=machine.clock_steps(table),
+        streams_full=_streams_full(inside),
+        starts_apart_ms=_starts_apart_ms(records),
+        late=_late(records),
+        lateness_ms_p50=lateness.p50,
+        lateness_ms_p99=lateness.p99,
+        lateness_ms_p50_worst=lateness.p50_worst,
+        lateness_ms_max=lateness.max,
+        ceiling_rps=headroom.ceiling_rps,
+        ceiling_share=headroom.ceiling_share,
+        ceiling_share_low=headroom.ceiling_share_low,
+        floor_p50_ms=headroom.floor_p50_ms,
+        floor_share=headroom.floor_share,
+        floor_share_low=headroom.floor_share_low,
+    )
 
 
-def _percent(inside: pa.Table, name: str, per_percent: float) -> dict[str, float | None] | None:
+def _percent(inside: pa.Table, name: str, per_percent: float) -> WorstShare | None:
     """Mean and lower bound of the worker with the highest mean; `per_percent` of the column are a percent of a second.
 
     None where it was not recorded; no bound with fewer than 10 readings.
@@ -67,7 +89,7 @@ def _percent(inside: pa.Table, name: str, per_percent: float) -> dict[str, float
     if worst is None:
         return None
     bounds = statistics.mean_bounds(worst)
-    return {"mean": float(worst.mean()), "low": bounds[0] if bounds else None}
+    return WorstShare(mean=float(worst.mean()), low=bounds[0] if bounds else None)
 
 
 def _wait_ms_per_request(inside: pa.Table, records: Records) -> float | None:
@@ -96,32 +118,29 @@ def _starts_apart_ms(records: Records) -> float | None:
     return float(max(began_ns) - min(began_ns)) / 1e6 if len(began_ns) > 1 else None
 
 
-def _late(records: Records) -> dict[str, float] | None:
-    """How many `of` the window's sends were over LATE_MS late, and that share's lower bound `low`; closed: None."""
+def _late(records: Records) -> Late | None:
+    """How many of the window's sends were over LATE_MS late; None for a closed loop."""
     if not records.is_open:
         return None
     late_ns = records.lateness_ns(records.measured & ~records.unsent)
     over = int((late_ns > LATE_MS * 1e6).sum())
-    return {"over": over, "of": len(late_ns), "low": statistics.share_low(over, len(late_ns))}
+    return Late(over=over, of=len(late_ns), low=statistics.share_low(over, len(late_ns)))
 
 
-def _lateness(records: Records) -> dict[str, float | None]:
-    """Planned to sent of the window's requests, in ms; a closed loop has none: each is sent when it is due.
-
-    `lateness_ms_p50_worst`: of the worker whose median is the highest.
-    """
-    names = {"lateness_ms_p50": 0.5, "lateness_ms_p99": 0.99}
+def _lateness(records: Records) -> Lateness:
+    """A closed loop has none: each request is sent when it is due."""
     if not records.is_open:
-        return {**dict.fromkeys(names), "lateness_ms_p50_worst": None, "lateness_ms_max": None}
+        return Lateness()
     sent = records.measured & ~records.unsent
     late, worker = records.lateness_ns(sent), records.worker[sent]
     medians = [float(np.median(late[worker == one])) for one in np.unique(worker)]
     late = np.sort(late)
-    return {
-        "lateness_ms_p50_worst": _ms(max(medians, default=None)),
-        **{name: _ms(statistics.nearest_rank(late, p)) for name, p in names.items()},
-        "lateness_ms_max": _ms(float(late[-1])) if len(late) else None,
-    }
+    return Lateness(
+        p50_worst=_ms(max(medians, default=None)),
+        p50=_ms(statistics.nearest_rank(late, 0.5)),
+        p99=_ms(statistics.nearest_rank(late, 0.99)),
+        max=_ms(float(late[-1])) if len(late) else None,
+    )
 
 
 def _most_at_once(table: pa.Table) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +11,14 @@ from scipy.stats import norm
 
 from loadproof.analyse import statistics, steady
 from loadproof.analyse.population import Floats, Window
+from loadproof.analyse.schema import Machine, Share
 from loadproof.analyse.scrapes import Edges, Scrapes
 
 TICK_HZ: Final = 100  # at least, in every kernel
 LOADS: Final = ("server", "balancer", "workers", "controller")
 
 
-def state(samples: pa.Table, window: Window, requests: int) -> dict[str, Any] | None:
+def state(samples: pa.Table, window: Window, requests: int) -> Machine | None:
     """`machine` of a RUN; None where it was not read. Loads are in percent of all CPUs together.
 
     `other`: busy, and by none of the run's processes; null where those are not all to be seen. `steal`: taken by other
@@ -40,17 +41,17 @@ def state(samples: pa.Table, window: Window, requests: int) -> dict[str, Any] | 
         for party in LOADS
         if (spent := scrapes.growth("process_wait_seconds_total", edges, party=party)) is not None
     }
-    return {
-        "cpus": round(cpus),
-        "other": _share(other_s, cpus * seconds),
-        "steal": _share(steal_s, cpus * seconds),
-        "pressure_percent": None if pressure_s is None or not seconds else 100 * pressure_s / seconds,
-        "wait_ms_per_request": {party: spent * 1000 / requests for party, spent in waited.items()} if requests else {},
-        "frequency": steady.trend(at - window.start / 1e9, mhz, round(window.seconds)) if len(mhz) else None,
-        "thermal_throttles": scrapes.growth("machine_thermal_throttles_total", edges),
-        "quota_throttled_s": scrapes.growth("machine_quota_throttled_seconds_total", edges),
-        "clock_step_ms": step(scrapes.values("machine_wall_seconds", Edges())[1] * 1000),
-    }
+    return Machine(
+        cpus=round(cpus),
+        other=_share(other_s, cpus * seconds),
+        steal=_share(steal_s, cpus * seconds),
+        pressure_percent=None if pressure_s is None or not seconds else 100 * pressure_s / seconds,
+        wait_ms_per_request={party: spent * 1000 / requests for party, spent in waited.items()} if requests else {},
+        frequency=steady.trend(at - window.start / 1e9, mhz, round(window.seconds)) if len(mhz) else None,
+        thermal_throttles=scrapes.growth("machine_thermal_throttles_total", edges),
+        quota_throttled_s=scrapes.growth("machine_quota_throttled_seconds_total", edges),
+        clock_step_ms=step(scrapes.values("machine_wall_seconds", Edges())[1] * 1000),
+    )
 
 
 def step(values: Floats) -> float | None:
@@ -69,10 +70,10 @@ def clock_steps(generator: pa.Table) -> dict[str, float]:
     return {name: by_ms for name, by_ms in found.items() if by_ms is not None}
 
 
-def _share(spent_s: float | None, of_s: float) -> dict[str, float] | None:
+def _share(spent_s: float | None, of_s: float) -> Share | None:
     """In percent, with the bounds of what the kernel's clock tick makes of it: it looks whose a CPU is TICK_HZ times a
     second, so that a share is that of a sample (its spread at most that of a half)."""
     if spent_s is None or of_s <= 0:
         return None
     mean, half = 100 * spent_s / of_s, 50 * float(norm.ppf((1 + statistics.CONFIDENCE) / 2)) / math.sqrt(TICK_HZ * of_s)
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return Share(mean=mean, low=mean - half, high=mean + half)

@@ -6,32 +6,32 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loadproof.analyse import headroom, statistics
-from loadproof.analyse.words import percent
+from loadproof.analyse.formats import percent
+from loadproof.analyse.schema import Calibration, RunSummary
 
 Facts = Mapping[str, Any]
 
 
-def notes(facts: Facts, result: Facts, calibration: Facts | None) -> list[str]:
-    """Sentences about a RUN's figures (`result`) and how they came about (`facts`: its run.json)."""
-    uncalibrated = headroom.note(calibration, result["spec"].get("load", {})) if result["complete"] else None
-    told = facts.get("notes", [])
+def notes(facts: Facts, run: RunSummary, calibration: Calibration | None) -> list[str]:
+    """Sentences about a RUN's figures and how they came about (`facts`: its run.json)."""
+    uncalibrated = headroom.note(calibration, run.load) if run.complete else None
     return [
-        *told,
-        *_answers(facts, result),
-        *_audit(result),
-        *_witnesses(facts, result),
-        *_container(facts, result),
+        *facts.get("notes", []),
+        *_answers(facts, run),
+        *_audit(run),
+        *_witnesses(facts, run),
+        *_container(facts, run),
         *_clocks(facts),
-        *_machine(result),
-        *_cut(facts, result),
-        *_figures(result),
+        *_machine(run),
+        *_cut(run),
+        *_figures(run),
         *filter(None, [uncalibrated]),
     ]
 
 
-def _answers(facts: Facts, result: Facts) -> Iterator[str]:
+def _answers(facts: Facts, run: RunSummary) -> Iterator[str]:
     source = (facts.get("references") or {}).get("source")
-    verify = result["spec"].get("load", {}).get("verify", 1)
+    verify = run.load.get("verify", 1)
     if source is None or not verify:
         yield "Answers were not compared with references: a wrong answer counts as a good one."
     elif source == "server":
@@ -40,38 +40,35 @@ def _answers(facts: Facts, result: Facts) -> Iterator[str]:
         yield f"{percent(verify)} of the answers were compared with references; the rest count as good."
 
 
-def _audit(result: Facts) -> Iterator[str]:
-    found = result.get("audit")
-    if found is None or found["ratio"] is not None:
+def _audit(run: RunSummary) -> Iterator[str]:
+    if (found := run.audit) is None or found.ratio is not None:
         return
-    pairs, took_ms = min(found["fresh"], found["repeated"]), found["fresh_ms"]
-    why = (
-        f"there are {pairs} distinct inputs"
-        if took_ms is not None and took_ms < 150
-        else f"one takes {took_ms:,.0f} ms"
-    )
+    pairs, took_ms = min(found.fresh, found.repeated), found.fresh_ms
+    if took_ms is None or took_ms >= 150:
+        why = f"one takes {took_ms or 0:,.0f} ms"
+    else:
+        why = f"there are {pairs} distinct inputs"
     yield f"Whether repeated inputs are answered from a cache was not tested: {why}."
 
 
-def _witnesses(facts: Facts, result: Facts) -> Iterator[str]:
+def _witnesses(facts: Facts, run: RunSummary) -> Iterator[str]:
     if not facts.get("server", {}).get("metrics", True):
         yield "The server shows no /metrics: its witness is missing; client and balancer are compared alone."
-    if result["spec"].get("load", {}).get("via") == "direct":
+    if run.load.get("via") == "direct":
         yield "Clients reached the server directly: no balancer bears witness."
-    codes = {event["code"] for event in result["events"]}
-    if "server_died" in codes:
+    if run.saw("server_died"):
         yield "The server's counters ended with it: what it counted after the last scrape before that is not known."
-    if "balancer_died" in codes:
+    if run.saw("balancer_died"):
         yield "The balancer's counters and the end of its log were lost with it."
 
 
-def _container(facts: Facts, result: Facts) -> Iterator[str]:
-    if (seen := result.get("server_container")) is None:
+def _container(facts: Facts, run: RunSummary) -> Iterator[str]:
+    if (seen := run.server_container) is None:
         return
-    if seen["throttled_periods"]:
+    if seen.throttled_periods:
         yield (
-            f"The server's container was held back by its CPU limit in {seen['throttled_periods']} of the window's "
-            f"{seen['periods']} periods: the figures are those of the limit."
+            f"The server's container was held back by its CPU limit in {seen.throttled_periods} of the window's "
+            f"{seen.periods} periods: the figures are those of the limit."
         )
     if not facts["server"]["container"].get("removed", True):
         yield (
@@ -90,26 +87,25 @@ def _clocks(facts: Facts) -> Iterator[str]:
         )
 
 
-def _cut(facts: Facts, result: Facts) -> Iterator[str]:
-    if cut := facts.get("cut_short"):
+def _cut(run: RunSummary) -> Iterator[str]:
+    if cut := run.cut_short:
         yield (
-            f"Cut short on purpose, {result['window']['duration_s']:.1f} s into its window: {cut['over']:,} of "
-            f"{cut['of']:,} requests were over {cut['metric']} {cut['limit']:g}, too many whatever had followed."
+            f"Cut short on purpose, {run.window.duration_s or 0:.1f} s into its window: {cut.over:,} of "
+            f"{cut.of:,} requests were over {cut.metric} {cut.limit:g}, too many whatever had followed."
         )
 
 
-def _machine(result: Facts) -> Iterator[str]:
-    machine = result.get("machine")
-    if machine is None:
+def _machine(run: RunSummary) -> Iterator[str]:
+    if run.machine is None:
         return
-    if machine["other"] is None:
+    if run.machine.other is None:
         yield "A party's processes are not to be seen from here: whether another load was on the machine is not known."
-    if machine["wait_ms_per_request"].get("server"):
-        yield f"Server and load share this machine's {machine['cpus']} CPUs: each one's figures depend on the other."
+    if run.machine.wait_ms_per_request.get("server"):
+        yield f"Server and load share this machine's {run.machine.cpus} CPUs: each one's figures depend on the other."
 
 
-def _figures(result: Facts) -> Iterator[str]:
-    good = result["requests"]["ok"]
+def _figures(run: RunSummary) -> Iterator[str]:
+    good = run.requests.ok
     absent = {name: least for name, p in statistics.PERCENTILES.items() if good < (least := statistics.MINIMUM[p])}
     if good and absent:
         wanted = ", ".join(f"{name.replace('_', '.')} {least:,}" for name, least in absent.items())

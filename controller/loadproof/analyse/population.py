@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadproof import rundir
+from loadproof.analyse.schema import Counts
 from loadproof_clients.records import OK, UNSENT, status_name
 
 Ints = NDArray[np.int64]
@@ -96,15 +97,15 @@ class Records:
         """Planned to sent, a fresh array; 0 in a closed loop."""
         return self.sent_ns[rows] - self.planned_ns[rows]
 
-    def counts(self, rows: Bools) -> dict[str, int]:
-        """sent = ok + failed + wrong, of the requests in `rows`; `unsent` were planned and are not among them."""
-        return {
-            "sent": int((rows & ~self.unsent).sum()),
-            "ok": int((rows & self.good).sum()),
-            "failed": int((rows & ~self.answered & ~self.unsent).sum()),
-            "wrong": int((rows & self.wrong).sum()),
-            "unsent": int((rows & self.unsent).sum()),
-        }
+    def counts(self, rows: Bools) -> Counts:
+        """Of the requests in `rows`."""
+        return Counts(
+            sent=int((rows & ~self.unsent).sum()),
+            ok=int((rows & self.good).sum()),
+            failed=int((rows & ~self.answered & ~self.unsent).sum()),
+            wrong=int((rows & self.wrong).sum()),
+            unsent=int((rows & self.unsent).sum()),
+        )
 
     def errors(self, rows: Bools) -> dict[str, int]:
         """How many of `rows` failed, by their status."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from loadproof import rundir
 from loadproof.analyse.join import UNKNOWN, Joined, phase_of, worker_of
 from loadproof.analyse.population import Bools, Records
+from loadproof.analyse.schema import Reconciliation
 from loadproof_clients.records import PHASES
 
 # Failures after which the request may never have left the client, so that nobody else has to know of it. In the second
@@ -101,7 +102,7 @@ def balancer_log(records: Records, joined: Joined, rows: pa.Table, incomplete_wo
 
 def reconcile(
     sent: int, log: BalancerLog | None, counters: Counters, unsure: int, known: Circumstances
-) -> dict[str, Any]:
+) -> Reconciliation:
     """The equations between the witnesses' counts over the whole run, and each one that does not hold, in words.
 
     client sent + rows without a record = balancer rows + closed silently + never connected + given up without a row;
@@ -111,21 +112,12 @@ def reconcile(
     waiting, as far as the server counted them.
     `log` is None for a direct run: then `unsure` requests failed so that the server may have counted them or not.
     """
-    terms: dict[str, Any] = {"client_sent": sent, "server_counted": counters.server, "restarted": [*known.restarted]}
+    restarted = list(known.restarted)
     if log is None:
         high = sent + (counters.server or 0 if known.worker_died else 0)
         found = _server(counters.server, sent - unsure, high, "the client sent", sent, known)
-        return {**terms, "differences": found}
+        return Reconciliation(client_sent=sent, server_counted=counters.server, restarted=restarted, differences=found)
     losses = _losses(log, counters, known)
-    terms |= {
-        "balancer_rows": log.rows,
-        "balancer_counted": counters.balancer,
-        "own_answers": log.own_answers,
-        "cut": log.cut,
-        **losses,
-        "lost_with_worker": sum(log.lost_with_worker.values()) + losses["closed_with_worker"],
-        "unaccounted": sum(log.unaccounted.values()),
-    }
     wrong = _balancer(sent, log, counters, losses, known)
     # The counter is what is compared with the server: a log that dropped lines is told above, once.
     requests = log.rows if counters.balancer is None else max(log.rows, counters.balancer)
@@ -133,7 +125,19 @@ def reconcile(
     if known.balancer_died:  # what it had passed on and not yet logged
         high += log.answered_unlogged + log.failed_unlogged + log.maybe_unsent + sum(log.given_up.values())
     low = requests - log.own_answers - log.cut - losses["lines_missing"]
-    return {**terms, "differences": wrong + _server(counters.server, low, high, "the balancer forwarded", sent, known)}
+    return Reconciliation(
+        client_sent=sent,
+        server_counted=counters.server,
+        restarted=restarted,
+        balancer_rows=log.rows,
+        balancer_counted=counters.balancer,
+        own_answers=log.own_answers,
+        cut=log.cut,
+        **losses,
+        lost_with_worker=sum(log.lost_with_worker.values()) + losses["closed_with_worker"],
+        unaccounted=sum(log.unaccounted.values()),
+        differences=wrong + _server(counters.server, low, high, "the balancer forwarded", sent, known),
+    )
 
 
 def _losses(log: BalancerLog, counters: Counters, known: Circumstances) -> dict[str, int]:

@@ -8,51 +8,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from loadproof.analyse import checks
+from loadproof.analyse.schema import Level, Limit, RunSummary, SearchAnswer
 from loadproof.analyse.statistics import CONFIDENCE, PERCENTILES, independent
 
 HALVINGS_MAX: Final = 10  # below the first level
-# Of checks.table: where one of these was there, it may not have been the server that a level was too much for.
-DISTURBANCES: Final = (
-    *("late_sends", "started_apart", "generator_saturated", "connection_limit", "near_ceiling"),
-    *("other_load", "cpu_stolen", "shared_cores", "cpu_speed_changed", "clock_stepped"),
-)
+# Where one of these was there, it may not have been the server that a level was too much for.
+DISTURBANCES: Final = checks.disturbances("generator", "machine", "others")
 NEVER_NS: Final = np.iinfo(np.int64).max  # the latency of what was not answered right
 
 
-class Level(NamedTuple):
-    """What the runs at one value say together. `holds` is None where it takes another run to tell."""
-
-    value: float
-    holds: bool | None
-    why: str
-    runs: list[str]
-    seconds: float
-    doubts: Sequence[str] = ()  # what the checks found of client and machine, which is not the server's
-
-
-def levels(search: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[Level]:
+def levels(search: Mapping[str, Any], runs: Sequence[RunSummary]) -> list[Level]:
     """Each value that was measured, in the order of its first run; `runs` are those of the summary."""
     section, _, key = search["key"].partition(".")
-    groups: dict[float, list[Mapping[str, Any]]] = {}
+    groups: dict[float, list[RunSummary]] = {}
     for run in runs:
-        groups.setdefault(float(run["spec"][section][key]), []).append(run)
+        groups.setdefault(float(run.spec[section][key]), []).append(run)
     found = []
     for value, group in groups.items():
-        holds, why = judge([run["slo"] for run in group], last=len(group) >= search["tries"])
-        seconds = sum(run["window"]["warmup_s"] + run["window"]["duration_s"] for run in group)
-        codes = dict.fromkeys(reason["code"] for run in group for reason in run["reasons"])
-        doubts = [code for code in codes if code in DISTURBANCES]
-        found.append(Level(value, holds, why, [run["name"] for run in group], seconds, doubts))
+        holds, why = judge([run.slo for run in group], last=len(group) >= search["tries"])
+        codes = dict.fromkeys(reason.code for run in group for reason in run.reasons)
+        found.append(
+            Level(
+                value=value,
+                holds=holds,
+                why=why,
+                runs=[run.name for run in group],
+                seconds=sum((run.window.warmup_s or 0) + (run.window.duration_s or 0) for run in group),
+                doubts=[code for code in codes if code in DISTURBANCES],
+            )
+        )
     return found
 
 
-def judge(limits: Sequence[Sequence[Mapping[str, Any]]], *, last: bool) -> tuple[bool | None, str]:
+def judge(limits: Sequence[Sequence[Limit]], *, last: bool) -> tuple[bool | None, str]:
     """Whether the runs of a level keep every limit, and the words for it; `limits` are each run's `slo` rows.
 
     Of a percentile's limit, the requests over it are pooled: the 99 % bounds of their share decide, and after the last
@@ -60,23 +55,24 @@ def judge(limits: Sequence[Sequence[Mapping[str, Any]]], *, last: bool) -> tuple
     """
     verdicts: list[tuple[bool | None, str]] = []
     for rows in zip(*limits, strict=True):
-        metric, limit = rows[0]["metric"], rows[0]["limit"]
+        metric, limit = rows[0].metric, rows[0].limit
         share = PERCENTILES.get(metric.removesuffix("_ms"))
         if share is None:
-            kept = sum(bool(row["ok"]) for row in rows)
-            verdicts.append((2 * kept > len(rows), f"{metric} {_shown(rows[-1]['value'])} against {limit:g}"))
+            kept = sum(row.ok for row in rows)
+            verdicts.append((2 * kept > len(rows), f"{metric} {_shown(rows[-1].value)} against {limit:g}"))
             continue
-        over, of, worth = (sum(row[key] for row in rows) for key in ("over", "of", "worth"))
+        over, of = sum(row.over or 0 for row in rows), sum(row.of or 0 for row in rows)
+        worth = sum(row.worth or 0 for row in rows)
         sure = share_holds(over, of, worth, 1 - share, last=False)
         shares = f"{_percent(over / max(1, of))} where {_percent(1 - share)} may be"
         why = f"{over:,} of {of:,} requests over {limit:g} ms: {shares}"
         if sure is None:
             why += f"; too {'near' if over else 'few'} to be sure" if last else "; not decided"
         verdicts.append((share_holds(over, of, worth, 1 - share, last), why))
-    told = "; ".join(why for _, why in verdicts)
+    reasons = "; ".join(why for _, why in verdicts)
     if any(holds is False for holds, _ in verdicts):
-        return False, told
-    return (None if any(holds is None for holds, _ in verdicts) else True), told
+        return False, reasons
+    return (None if any(holds is None for holds, _ in verdicts) else True), reasons
 
 
 def over(latency_ns: NDArray[np.int64], at_ns: NDArray[np.int64], limit_ms: float, p: float) -> dict[str, float]:
@@ -92,7 +88,7 @@ def share_holds(over: float, of: float, worth: float, allowed: float, last: bool
     """Whether at most the `allowed` share is over a limit, where `over` of `of` requests were; None: not decided.
 
     By Clopper and Pearson's bounds ("The Use of Confidence or Fiducial Limits", 1934) of as many requests as these are
-    `worth` (controller.analyse.statistics.independent).
+    `worth` (analyse.statistics.independent).
     """
     if of == 0:
         return False
@@ -130,26 +126,25 @@ def next_value(search: Mapping[str, Any], found: Sequence[Level]) -> float | Non
     return math.floor((good + bad) / 2) if whole else _rounded(math.sqrt(good * bad))
 
 
-def next_settings(plan: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+def next_settings(plan: Mapping[str, Any], runs: Sequence[RunSummary]) -> dict[str, float] | None:
     """`next_value` as settings, from the plan and the summary's runs."""
     value = next_value(plan["search"], levels(plan["search"], runs))
     return None if value is None else {plan["search"]["key"]: value}
 
 
-def answer(search: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def answer(search: Mapping[str, Any], runs: Sequence[RunSummary]) -> SearchAnswer:
     """`search` of summary.json: the highest value that holds and its run, the bracket, the levels, seconds of load."""
     found = levels(search, runs)
     good, bad = bracket(found)
-    limits = {row["metric"]: row["limit"] for run in runs[:1] for row in run["slo"]}
-    return {
-        "key": search["key"],
-        "limits": limits,
-        "highest": good,
-        "fails_at": bad,
-        "ended": next_value(search, found) is None,
-        "seconds": sum(level.seconds for level in found),
-        "levels": [level._asdict() for level in found],
-    }
+    return SearchAnswer(
+        key=search["key"],
+        limits={row.metric: row.limit for run in runs[:1] for row in run.slo},
+        highest=good,
+        fails_at=bad,
+        ended=next_value(search, found) is None,
+        seconds=sum(level.seconds for level in found),
+        levels=found,
+    )
 
 
 def _rounded(value: float) -> float:

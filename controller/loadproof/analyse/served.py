@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from loadproof.analyse.scrapes import Scrapes
+from loadproof_server.dataplane.metric_names import STREAMS
 
-STREAMS: Final = "ovms_streams"
 TOLD_MAX: Final = 4
 
 

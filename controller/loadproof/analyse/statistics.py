@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta, binom
 from scipy.stats import t as student
 
+from loadproof.analyse.schema import Latency, Percentiles
+
 CONFIDENCE: Final = 0.99
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 
@@ -57,7 +59,7 @@ def bounds(ordered: NDArray[Any], p: float, confidence: float = CONFIDENCE) -> t
     return (float(ordered[low - 1]) if low >= 1 else None, float(ordered[high - 1]) if high <= n else None)
 
 
-def latency_ms(latency_ns: NDArray[np.int64]) -> dict[str, Any]:
+def latency_ms(latency_ns: NDArray[np.int64]) -> Latency:
     """Mean, percentiles, maximum and the percentiles' `low` and `high` bounds, in ms; null where there are too few.
 
     `latency_ns` is sorted in place, so that ten million samples are not held twice.
@@ -65,14 +67,14 @@ def latency_ms(latency_ns: NDArray[np.int64]) -> dict[str, Any]:
     latency_ns.sort()
     n = len(latency_ns)
     ranks = {name: (nearest_rank(latency_ns, p), bounds(latency_ns, p)) for name, p in PERCENTILES.items()}
-    return {
-        "mean": float(latency_ns.mean()) / 1e6 if n else None,
+    return Latency(
+        mean=float(latency_ns.mean()) / 1e6 if n else None,
         **{name: _ms(value) for name, (value, _) in ranks.items()},
-        "max": _ms(float(latency_ns[-1])) if n else None,
-        "low": {name: _ms(low) if value is not None else None for name, (value, (low, _)) in ranks.items()},
-        "high": {name: _ms(high) if value is not None else None for name, (value, (_, high)) in ranks.items()},
-        "confidence": CONFIDENCE,
-    }
+        max=_ms(float(latency_ns[-1])) if n else None,
+        low=Percentiles(**{name: None if value is None else _ms(low) for name, (value, (low, _)) in ranks.items()}),
+        high=Percentiles(**{name: None if value is None else _ms(high) for name, (value, (_, high)) in ranks.items()}),
+        confidence=CONFIDENCE,
+    )
 
 
 def share_low(count: int, of: int, confidence: float = CONFIDENCE) -> float:

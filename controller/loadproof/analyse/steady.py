@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from scipy.stats import theilslopes
 
 from loadproof.analyse import statistics
 from loadproof.analyse.population import Bools, Floats, Ints, Records, Window
+from loadproof.analyse.schema import ColdStart, LittlesLaw, Steady, ThreeWindows, Trend
 
 BLOCKS_MIN: Final = 10
 BLOCKS_MAX: Final = 60
@@ -16,7 +17,7 @@ THREE_WINDOW_RATIO: Final = 1.1
 COLD_BLOCKS: Final = 100
 
 
-def steady(records: Records, window: Window) -> dict[str, Any]:
+def steady(records: Records, window: Window) -> Steady:
     """`three_window`, and the trends of latency (each block's median) and of requests in flight (each block's mean)."""
     width_ns = max(1, -(-(window.end - window.start) // (BLOCKS_MAX * 10**9))) * 10**9
     count = (window.end - window.start) // width_ns
@@ -25,15 +26,15 @@ def steady(records: Records, window: Window) -> dict[str, Any]:
     at, (medians,) = statistics.by_block(records.latency_ns(rows), block, (0.5,))
     whole = at < count
     flying = in_flight(records, window.start, width_ns, int(count))
-    return {
-        "block_s": width_ns / 1e9,
-        "three_window": three_window(records, window),
-        "latency": trend(at[whole].astype(float), medians[whole] / 1e6, int(count)),
-        "in_flight": trend(np.arange(len(flying), dtype=float), flying, int(count)),
-    }
+    return Steady(
+        block_s=width_ns / 1e9,
+        three_window=three_window(records, window),
+        latency=trend(at[whole].astype(float), medians[whole] / 1e6, int(count)),
+        in_flight=trend(np.arange(len(flying), dtype=float), flying, int(count)),
+    )
 
 
-def trend(at: Floats, values: Floats, blocks: int) -> dict[str, float] | None:
+def trend(at: Floats, values: Floats, blocks: int) -> Trend | None:
     """How much `values` (one a block, at block numbers `at`) changed along `blocks` blocks, as a share of their median.
 
     `change` is Theil and Sen's slope, the median of the slopes between all pairs, `low` and `high` its bounds at 99 %
@@ -45,16 +46,16 @@ def trend(at: Floats, values: Floats, blocks: int) -> dict[str, float] | None:
         return None
     slope, _, low, high = theilslopes(values, at, alpha=statistics.CONFIDENCE)
     share = blocks / middle
-    return {
-        "median": middle,
-        "change": float(slope) * share,
-        "low": float(low) * share,
-        "high": float(high) * share,
-        "confidence": statistics.CONFIDENCE,
-    }
+    return Trend(
+        median=middle,
+        change=float(slope) * share,
+        low=float(low) * share,
+        high=float(high) * share,
+        confidence=statistics.CONFIDENCE,
+    )
 
 
-def cold_start(records: Records) -> dict[str, float | None] | None:
+def cold_start(records: Records) -> ColdStart | None:
     """The window's first hundredth of good answers beside the others, by their medians; None with fewer than 100.
 
     `first_ms`, `typical_ms` (the middle one of all hundredths), `slowest_ms` of the last ninety, so that what takes a
@@ -68,12 +69,12 @@ def cold_start(records: Records) -> dict[str, float | None] | None:
     blocks = np.array_split(latency_ms, COLD_BLOCKS)
     medians = np.array([np.median(block) for block in blocks])
     before_ms = _in_order(records, records.phase("warmup") & records.good)[-len(blocks[0]) :]
-    return {
-        "before_ms": float(np.median(before_ms)) if len(before_ms) else None,
-        "first_ms": float(medians[0]),
-        "typical_ms": float(np.median(medians)),
-        "slowest_ms": float(medians[COLD_BLOCKS // 10 :].max()),
-    }
+    return ColdStart(
+        before_ms=float(np.median(before_ms)) if len(before_ms) else None,
+        first_ms=float(medians[0]),
+        typical_ms=float(np.median(medians)),
+        slowest_ms=float(medians[COLD_BLOCKS // 10 :].max()),
+    )
 
 
 def _in_order(records: Records, rows: Bools) -> Floats:
@@ -81,7 +82,7 @@ def _in_order(records: Records, rows: Bools) -> Floats:
     return np.asarray(records.latency_ns(rows)[np.argsort(records.planned_ns[rows], kind="stable")] / 1e6)
 
 
-def three_window(records: Records, window: Window) -> dict[str, Any] | None:
+def three_window(records: Records, window: Window) -> ThreeWindows | None:
     """perf_analyzer's rule: in three equal windows, largest over smallest throughput and mean latency are <= 1.1.
 
     Good answers count for the throughput when they came, and for the latency when they were due. None where a third
@@ -97,11 +98,11 @@ def three_window(records: Records, window: Window) -> dict[str, Any] | None:
         return None
     mean_ms = np.bincount(third, latency_ns / 1e6, minlength=3) / due
     steadies = [bool(values.max() / values.min() <= THREE_WINDOW_RATIO) for values in (came, mean_ms)]
-    return {
-        "steady": all(steadies),
-        "throughput_rps": (came / (window.seconds / 3)).tolist(),
-        "latency_ms": mean_ms.tolist(),
-    }
+    return ThreeWindows(
+        steady=all(steadies),
+        throughput_rps=(came / (window.seconds / 3)).tolist(),
+        latency_ms=mean_ms.tolist(),
+    )
 
 
 def in_flight(records: Records, start_ns: int, width_ns: int, blocks: int) -> Floats:
@@ -114,7 +115,7 @@ def in_flight(records: Records, start_ns: int, width_ns: int, blocks: int) -> Fl
     return np.asarray(level + (began_s - ended_s) / (width_ns / 1e9))
 
 
-def littles_law(records: Records, window: Window) -> dict[str, float] | None:
+def littles_law(records: Records, window: Window) -> LittlesLaw | None:
     """Requests in flight (the exact time integral over the window) beside throughput times mean latency.
 
     L = lambda W (Little, "A Proof for the Queuing Formula L = lambda W", 1961) holds over a window but for what
@@ -127,12 +128,12 @@ def littles_law(records: Records, window: Window) -> dict[str, float] | None:
         return None
     mean = float(in_flight(records, window.start, window.end - window.start, 1)[0])
     rate_rps, latency_s = ended / window.seconds, float(records.service_ns(rows).mean()) / 1e9
-    return {
-        "in_flight_mean": mean,
-        "rate_rps": rate_rps,
-        "latency_ms": latency_s * 1e3,
-        "ratio": rate_rps * latency_s / mean if mean > 0 else 1.0,
-    }
+    return LittlesLaw(
+        in_flight_mean=mean,
+        rate_rps=rate_rps,
+        latency_ms=latency_s * 1e3,
+        ratio=rate_rps * latency_s / mean if mean > 0 else 1.0,
+    )
 
 
 def _steps(time_ns: Ints, start_ns: int, width_ns: int, blocks: int) -> tuple[Floats, Floats]:

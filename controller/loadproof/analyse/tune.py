@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from loadproof.analyse import sweet_spot
+from loadproof.analyse.schema import Finalist, RunSummary, TuneAnswer
 from loadproof.sections import Tune
 
-Run = Mapping[str, Any]
 Settings = dict[str, Any]
 Axes = Mapping[str, Sequence[Any]]
 Point = tuple[int, ...]  # an index into each axis
@@ -25,7 +25,7 @@ Score = tuple[int, float]  # 1 and inferences a second where the limit is kept, 
 FINALISTS_MAX: Final = 3
 
 
-def next_settings(plan: Mapping[str, Any], runs: Sequence[Run]) -> Settings | None:
+def next_settings(plan: Mapping[str, Any], runs: Sequence[RunSummary]) -> Settings | None:
     """What to measure next: a step that is untried, else a finalist that has fewer than `tune.tries` runs; None: ended.
 
     The first run is the plan's. So many of `tune.runs_max` are kept back as the finalists need, a new one and those
@@ -47,7 +47,7 @@ def next_settings(plan: Mapping[str, Any], runs: Sequence[Run]) -> Settings | No
     return _settings(found, max(lacking, key=lacking.__getitem__)) if kept_back else None
 
 
-def answer(plan: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+def answer(plan: Mapping[str, Any], runs: Sequence[RunSummary]) -> TuneAnswer:
     """`tune` of summary.json: what could be set, how much of it was measured, and whether it ended by itself.
 
     The best itself is `sweet_spot`, and the first of the `finalists`, each with the least and the most inferences a
@@ -57,34 +57,34 @@ def answer(plan: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     found = tune.axes()
     groups = _groups(plan, runs)
     scores = {point: _score(plan, group) for point, group in groups.items()}
-    measures = [run["spec"]["measure"] for run in runs]
-    return {
-        "axes": found,
-        "combinations": math.prod(len(values) for values in found.values()),
-        "measured": len(groups),
-        "runs": len(runs),
-        "ended": next_settings(plan, runs) is None,
-        "untried": len(_untried(found, scores, tune.tolerance)),
-        "tolerance": tune.tolerance,
-        "finalists": [_finalist(groups[point]) for point in _finalists(scores, tune.tolerance) if scores[point][0]],
-        "seconds": sum(measure["warmup_s"] + measure["duration_s"] for measure in measures),
-    }
+    measures = [run.spec["measure"] for run in runs]
+    return TuneAnswer(
+        axes=found,
+        combinations=math.prod(len(values) for values in found.values()),
+        measured=len(groups),
+        runs=len(runs),
+        ended=next_settings(plan, runs) is None,
+        untried=len(_untried(found, scores, tune.tolerance)),
+        tolerance=tune.tolerance,
+        finalists=[_finalist(groups[point]) for point in _finalists(scores, tune.tolerance) if scores[point][0]],
+        seconds=sum(measure["warmup_s"] + measure["duration_s"] for measure in measures),
+    )
 
 
-def _groups(plan: Mapping[str, Any], runs: Sequence[Run]) -> dict[Point, list[Run]]:
+def _groups(plan: Mapping[str, Any], runs: Sequence[RunSummary]) -> dict[Point, list[RunSummary]]:
     """The runs at each point, in the order of their first ones."""
     found = Tune.model_validate(plan["tune"]).axes()
-    return {_point(found, group[0]["spec"]): group for group in sweet_spot.alike(runs)}
+    return {_point(found, group[0].spec): group for group in sweet_spot.by_spec(runs)}
 
 
-def _score(plan: Mapping[str, Any], group: Sequence[Run]) -> Score:
+def _score(plan: Mapping[str, Any], group: Sequence[RunSummary]) -> Score:
     """What keeps the limit comes before what does not, by throughput; the rest by how little it is over."""
     metric, limit = sweet_spot.limit_of(plan)
     assert metric is not None  # the plan has made sure
     one = sweet_spot.configuration(group, {}, metric)
     if sweet_spot.keeps(one, limit):
-        return 1, one["throughput_ips"]
-    high_ms = one["latency_high_ms"]
+        return 1, one.throughput_ips or 0.0
+    high_ms = one.latency_high_ms
     return 0, -sys.float_info.max if high_ms is None else -high_ms
 
 
@@ -110,9 +110,10 @@ def _is_better(one: Score, other: Score, tolerance: float) -> bool:
     return one[0] > other[0] or (one[0] == other[0] and one[1] > other[1] + tolerance * abs(other[1]))
 
 
-def _finalist(group: Sequence[Run]) -> dict[str, Any]:
-    rates = [run["throughput_ips"] for run in group]
-    return {"name": sweet_spot.name_of(group), "runs": len(group), "low_ips": min(rates), "high_ips": max(rates)}
+def _finalist(group: Sequence[RunSummary]) -> Finalist:
+    rates = [run.throughput_ips or 0.0 for run in group]
+    name = sweet_spot.plain_name(group[0].name)
+    return Finalist(name=name, runs=len(group), low_ips=min(rates), high_ips=max(rates))
 
 
 def _neighbours(point: Point, sizes: Sequence[int]) -> Iterator[Point]:

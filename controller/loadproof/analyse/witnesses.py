@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,19 +15,53 @@ from loadproof.analyse.accounts import accounts
 from loadproof.analyse.join import join
 from loadproof.analyse.population import Ints, Records, Window
 from loadproof.analyse.reconcile import MAYBE_UNSENT, BalancerLog, Circumstances, Counters, balancer_log, reconcile
+from loadproof.analyse.schema import (
+    Account,
+    Breakdown,
+    BucketLatency,
+    Interference,
+    Latency,
+    Reconciliation,
+    ServerWitness,
+    Witness,
+    Witnesses,
+)
 from loadproof.analyse.scrapes import Edges, Scrapes
+from loadproof_clients.apis import APIS, PROTOCOLS
+from loadproof_server.dataplane.metric_names import (
+    INFERENCE_TIME_US,
+    REQUEST_TIME_US,
+    REQUESTS_FAIL,
+    REQUESTS_SUCCESS,
+    WAIT_FOR_INFER_REQ_TIME_US,
+)
 
 Facts = Mapping[str, Any]
 
-INTERFACE: Final = {"grpc": "gRPC", "rest": "REST"}
 WHOLE_RUN: Final = Edges()
+FORWARDED: Final = "haproxy_backend_http_requests_total"
 
 
-def testimony(
-    run: Path, facts: Facts, load: Facts, samples: pa.Table, records: Records, service_ms: Facts, window: Window
-) -> dict[str, Any]:
-    """`witnesses`, `reconcile`, `interference`, `accounts`, `breakdown_ms` of a RUN, and `orphans`: requests of the
-    window that only the balancer knows, {"unaccounted", "lost_with_worker"}.
+@dataclass(frozen=True)
+class Observed:
+    """What the witnesses of a run saw, and how their counts add up.
+
+    `unaccounted` and `lost_with_worker` are requests of the window that only the balancer knows.
+    """
+
+    witnesses: Witnesses
+    reconcile: Reconciliation
+    interference: Interference | None
+    accounts: list[Account]
+    breakdown_ms: Breakdown
+    unaccounted: int
+    lost_with_worker: int
+
+
+def observe(
+    run: Path, facts: Facts, load: Facts, samples: pa.Table, records: Records, service_ms: Latency, window: Window
+) -> Observed:
+    """What each witness saw of the run in the directory `run`.
 
     `facts` is run.json, `samples` what was scraped, `service_ms` the client's latency from the sent time, in an open
     loop as well: no other witness knows when a request was planned.
@@ -35,93 +69,80 @@ def testimony(
     protocol = load.get("protocol", "grpc")
     edges, scrapes = Edges(window.start / 1e9, window.end / 1e9), Scrapes(samples, "server")
     known = _circumstances(facts, samples)
-    good = records.measured & records.good
-    seen: dict[str, dict[str, Any] | None] = {
-        "client": {"requests": records.sent, "latency_ms": _without_bounds(service_ms)},
-        "balancer": None,
-        "server": server(scrapes, protocol, edges) if known.server_has_metrics else None,
-    }
-    log, unsure = None, 0
-    counters = Counters(server=seen["server"]["requests"] if seen["server"] else None)
+    of_server = server(scrapes, load.get("api", "kserve"), protocol, edges) if known.server_has_metrics else None
+    counters = Counters(server=of_server.requests if of_server else None)
+    log, of_balancer, unsure = None, None, 0
     if load.get("via", "balancer") == "balancer":
         log, balancer_ns = _balancer(run, records, _incomplete(facts))
         counters = replace(counters, **_balancer_counters(samples, protocol))
-        balancer_ms = _without_bounds(statistics.latency_ms(balancer_ns))
-        seen["balancer"] = {"requests": counters.balancer, "latency_ms": balancer_ms}
+        latency_ms = statistics.latency_ms(balancer_ns).without_bounds()
+        of_balancer = Witness(requests=counters.balancer, latency_ms=latency_ms)
     else:
         unsure = int(records.status_in(MAYBE_UNSENT).sum())
-    means = {name: witness["latency_ms"]["mean"] if witness else None for name, witness in seen.items()}
+    client = Witness(requests=records.sent, latency_ms=service_ms.without_bounds())
+    witnesses = Witnesses(client=client, balancer=of_balancer, server=of_server)
     terms = reconcile(records.sent, log, counters, unsure, known)
-    return {
-        "witnesses": seen,
-        "reconcile": terms,
-        "interference": _interference(run, samples, protocol, log) if log else None,
-        "accounts": accounts(records, log, terms, facts.get("planned")),
-        "breakdown_ms": {
-            "lateness": float(records.lateness_ns(good).mean()) / 1e6 if good.any() else None,
-            **breakdown_ms(means, server_parts_ms(scrapes, edges)),
-        },
-        "orphans": {
-            "unaccounted": log.unaccounted.get("measure", 0) if log else 0,
-            "lost_with_worker": log.lost_with_worker.get("measure", 0) if log else 0,
-        },
-    }
+    good = records.measured & records.good
+    lateness_ms = float(records.lateness_ns(good).mean()) / 1e6 if good.any() else None
+    return Observed(
+        witnesses,
+        terms,
+        interference=_interference(run, samples, protocol, log) if log else None,
+        accounts=accounts(records, log, terms, facts.get("planned")),
+        breakdown_ms=breakdown(witnesses, lateness_ms, *server_parts_ms(scrapes, edges)),
+        unaccounted=log.unaccounted.get("measure", 0) if log else 0,
+        lost_with_worker=log.lost_with_worker.get("measure", 0) if log else 0,
+    )
 
 
-def server(scrapes: Scrapes, protocol: str, window: Edges) -> dict[str, Any] | None:
+def server(scrapes: Scrapes, api: str, protocol: str, window: Edges) -> ServerWitness | None:
     """The server's count of the whole run and its latency inside the `window`; None where it showed no counters.
 
     The mean is exact (the histogram's sum over its count, in OVMS's microseconds); a percentile is the [low, high] of
     its bucket.
     """
-    own = {"interface": INTERFACE[protocol]}
-    infer = {**own, "method": "ModelInfer"}
-    success, fail = (scrapes.growth(f"ovms_requests_{end}", WHOLE_RUN, **infer) for end in ("success", "fail"))
+    own = {"interface": PROTOCOLS[protocol]}
+    infer = {**own, **APIS[api].metric_labels}
+    success, fail = (scrapes.growth(name, WHOLE_RUN, **infer) for name in (REQUESTS_SUCCESS, REQUESTS_FAIL))
     if success is None:
         return None
-    upper, cumulative = scrapes.histogram("ovms_request_time_us", window, **own)
-    ranges = {name: statistics.bucket(upper / 1000, cumulative, p) for name, p in statistics.PERCENTILES.items()}
-    return {
-        "requests": round(success + (fail or 0)),
-        "failed": round(fail or 0),
-        "latency_ms": {
-            "mean": _mean_ms(scrapes, "ovms_request_time_us", window, **own),
-            **{name: list(found) if found else None for name, found in ranges.items()},
-        },
-    }
+    upper, cumulative = scrapes.histogram(REQUEST_TIME_US, window, **own)
+    latency_ms = BucketLatency(
+        mean=_mean_ms(scrapes, REQUEST_TIME_US, window, **own),
+        **{name: statistics.bucket(upper / 1000, cumulative, p) for name, p in statistics.PERCENTILES.items()},
+    )
+    return ServerWitness(requests=round(success + (fail or 0)), failed=round(fail or 0), latency_ms=latency_ms)
 
 
-def server_parts_ms(scrapes: Scrapes, window: Edges) -> dict[str, float | None]:
+def server_parts_ms(scrapes: Scrapes, window: Edges) -> tuple[float | None, float | None]:
     """Mean time inside the server of a request of the window, in ms: waiting for an infer request, and inference."""
-    return {
-        "server_queue": _mean_ms(scrapes, "ovms_wait_for_infer_req_time_us", window),
-        "inference": _mean_ms(scrapes, "ovms_inference_time_us", window),
-    }
+    return _mean_ms(scrapes, WAIT_FOR_INFER_REQ_TIME_US, window), _mean_ms(scrapes, INFERENCE_TIME_US, window)
 
 
-def breakdown_ms(
-    means: Mapping[str, float | None], server_parts: Mapping[str, float | None]
-) -> dict[str, float | None]:
+def breakdown(
+    witnesses: Witnesses, lateness_ms: float | None, queue_ms: float | None, inference_ms: float | None
+) -> Breakdown:
     """Where a request's mean time goes, in ms: parts that add up to the client's mean from sent to received.
 
     A part is null where a witness is missing. `balancer_network` is HAProxy's own work and the network between it and
     the server; a direct run has none, and there `client_network` reaches to the server. The witnesses' windows differ
     by the requests at their edges, so that a tiny part can fall below 0.
     """
-    balancer, inner = means["balancer"], means["server"]
-    queue, inference = server_parts["server_queue"], server_parts["inference"]
-    return {
-        "client_network": _minus(means["client"], inner if balancer is None else balancer),
-        "balancer_network": _minus(balancer, inner),
-        "server_queue": queue,
-        "inference": inference,
-        "server_rest": _minus(_minus(inner, queue), inference),
-    }
+    balancer = witnesses.balancer.latency_ms.mean if witnesses.balancer else None
+    inner = witnesses.server.latency_ms.mean if witnesses.server else None
+    return Breakdown(
+        lateness=lateness_ms,
+        client_network=_minus(witnesses.client.latency_ms.mean, inner if balancer is None else balancer),
+        balancer_network=_minus(balancer, inner),
+        server_queue=queue_ms,
+        inference=inference_ms,
+        server_rest=_minus(_minus(inner, queue_ms), inference_ms),
+    )
 
 
 def _circumstances(facts: Facts, samples: pa.Table) -> Circumstances:
     events = {event["code"] for event in facts.get("events", [])}
-    counters = {"server": "ovms_requests_success", "balancer": "haproxy_backend_http_requests_total"}
+    counters = {"server": REQUESTS_SUCCESS, "balancer": FORWARDED}
     return Circumstances(
         load_began=facts.get("t0_epoch_us") is not None,
         server_has_metrics=facts.get("server", {}).get("metrics", True),
@@ -147,7 +168,7 @@ def _balancer(run: Path, records: Records, incomplete: list[int]) -> tuple[Balan
     return log, (rows["end_us"].to_numpy()[found] - rows["accepted_us"].to_numpy()[found]) * 1000
 
 
-def _interference(run: Path, samples: pa.Table, protocol: str, log: BalancerLog) -> dict[str, int]:
+def _interference(run: Path, samples: pa.Table, protocol: str, log: BalancerLog) -> Interference:
     """What the balancer did with requests but pass them on, over the whole run; `full`: it took no more connections."""
     scrapes, proxy = Scrapes(samples, "balancer"), {"proxy": f"{protocol}_infer"}
 
@@ -155,13 +176,13 @@ def _interference(run: Path, samples: pa.Table, protocol: str, log: BalancerLog)
         return round(scrapes.growth(f"haproxy_backend_{name}", WHOLE_RUN, **proxy) or 0)
 
     rows = rundir.read_balancer(run, ["retries"])
-    return {
-        "retried": max(int((rows["retries"].to_numpy() > 0).sum()), grown("retry_warnings_total")),
-        "redispatched": grown("redispatch_warnings_total"),
-        "queued": grown("max_queue"),
-        "answered itself": log.answered_itself,
-        "full": int(_full(scrapes, protocol)),
-    }
+    return Interference(
+        retried=max(int((rows["retries"].to_numpy() > 0).sum()), grown("retry_warnings_total")),
+        redispatched=grown("redispatch_warnings_total"),
+        queued=grown("max_queue"),
+        answered_itself=log.answered_itself,
+        full=int(_full(scrapes, protocol)),
+    )
 
 
 def _full(scrapes: Scrapes, protocol: str) -> bool:
@@ -183,7 +204,7 @@ def _full(scrapes: Scrapes, protocol: str) -> bool:
 
 def _balancer_counters(samples: pa.Table, protocol: str) -> dict[str, int | None]:
     scrapes = Scrapes(samples, "balancer")
-    names = {"balancer": "haproxy_backend_http_requests_total", "sessions": "haproxy_backend_sessions_total"}
+    names = {"balancer": FORWARDED, "sessions": "haproxy_backend_sessions_total"}
     grown = {key: scrapes.growth(name, WHOLE_RUN, proxy=f"{protocol}_infer") for key, name in names.items()}
     return {key: None if count is None else round(count) for key, count in grown.items()}
 
@@ -191,11 +212,6 @@ def _balancer_counters(samples: pa.Table, protocol: str) -> dict[str, int | None
 def _mean_ms(scrapes: Scrapes, name: str, window: Edges, **labels: str) -> float | None:
     total, count = (scrapes.growth(f"{name}_{part}", window, **labels) for part in ("sum", "count"))
     return total / count / 1000 if total is not None and count else None
-
-
-def _without_bounds(latency_ms: Mapping[str, Any]) -> dict[str, Any]:
-    """A witness's latency is for comparing; the bounds stand with the run's own."""
-    return {key: value for key, value in latency_ms.items() if key not in ("low", "high", "confidence")}
 
 
 def _minus(left: float | None, right: float | None) -> float | None:

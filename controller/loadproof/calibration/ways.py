@@ -48,9 +48,9 @@ def row(transport: str, protocol: str, ceiling: Reading, floor: Reading) -> dict
         "ceiling_high_rps": round(high, 1),
         "cpu_percent": round(ceiling.cpu_percent, 1),
         "cpu_us_per_request": round(ceiling.cpu_us_per_request, 1),
-        "floor_p50_ms": latency["p50"],
-        "floor_p50_low_ms": latency["low"]["p50"],
-        "floor_p50_high_ms": latency["high"]["p50"],
-        "floor_p99_ms": latency["p99"],
+        "floor_p50_ms": latency.p50,
+        "floor_p50_low_ms": latency.low.p50,
+        "floor_p50_high_ms": latency.high.p50,
+        "floor_p99_ms": latency.p99,
         "requests": len(ceiling.latency_ns) + len(floor.latency_ns),
     }

@@ -15,7 +15,7 @@ from loadproof.analyse import statistics
 from loadproof.analyse.population import Records, Window
 from loadproof.compare import intervals, sides
 from loadproof.compare.intervals import BLOCK_NS, Blocks, Interval
-from loadproof.compare.sides import Alike, Difference, Measured, Side
+from loadproof.compare.sides import Difference, Match, Measured, Side
 from loadproof.errors import UsageError
 
 # Every metric that is compared, and whether more of it is better (1) or worse (-1).
@@ -32,7 +32,7 @@ Groups = tuple[Sequence[Measured], Sequence[Measured]]  # of before and after
 
 @dataclass(frozen=True)
 class Change:
-    """One metric of runs that are alike; `ratio` is after / before, None where there is too little to tell it."""
+    """One metric of runs of one spec; `ratio` is after / before, None where there is too little to tell it."""
 
     metric: str
     before: float | None
@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Pair:
-    """Runs that are alike on both sides: how many of each could be used, and how each metric changed."""
+    """Runs of one spec on both sides: how many of each could be used, and how each metric changed."""
 
     name: str
     before: int
@@ -78,7 +78,7 @@ class Comparison:
     confidence: float
     pairs: Sequence[Pair]
     differences: Sequence[Difference]
-    unmatched: tuple[Sequence[str], Sequence[str]]  # names of runs without their like
+    unmatched: tuple[Sequence[str], Sequence[str]]  # names of runs that only one side has
     left_out: Sequence[str]  # INVALID runs
     disturbed: Sequence[str]  # FLAGGED ones that are left out as well, because others had more of the machine
     flagged: Sequence[str]  # that are used
@@ -92,7 +92,7 @@ def compare(
     `metric` is the primary one; by default throughput_rps of a closed loop, p50_ms of an open one, whose throughput is
     what was offered. `across`: keys of the spec that may differ. Intervals are at CONFIDENCE for all pairs together
     (Bonferroni). Raises UsageError where the sides can't be compared: other machine or model (unless `force`), no
-    run alike; RunDirectoryError where a directory is no campaign's.
+    run of one spec; RunDirectoryError where a directory is no campaign's.
     """
     if metric is not None and metric not in METRICS:
         raise UsageError(f"--metric {metric}: there are: {', '.join(METRICS)}")
@@ -102,24 +102,26 @@ def compare(
             _refuse(first, other)
     matched = [sides.match(first, other, across) for other in others]
     confidence = 1 - (1 - statistics.CONFIDENCE) / sum(map(len, matched))
-    return [_comparison(first, other, alike, metric, confidence) for other, alike in zip(others, matched, strict=True)]
+    return [_comparison(first, other, found, metric, confidence) for other, found in zip(others, matched, strict=True)]
 
 
-def _comparison(before: Side, after: Side, alike: Sequence[Alike], metric: str | None, confidence: float) -> Comparison:
-    matched = [[one.before for one in alike], [one.after for one in alike]]
-    compared = [_compared(one) for one in alike]
+def _comparison(
+    before: Side, after: Side, matches: Sequence[Match], metric: str | None, confidence: float
+) -> Comparison:
+    matched = [[one.before for one in matches], [one.after for one in matches]]
+    compared = [_compared(one) for one in matches]
     used = {run.path for groups in compared for group in groups for run in group}
     unused = {run.path for groups in matched for group in groups for run in group} - used
 
     def named(verdict: str, among: Set[Path]) -> list[str]:
         runs = [(side.name, run) for side in (before, after) for run in side.runs if run.path in among]
-        return [f"{side}: {run.result['name']}" for side, run in runs if run.result["verdict"] == verdict]
+        return [f"{side}: {run.summary.name}" for side, run in runs if run.summary.verdict == verdict]
 
     return Comparison(
         before,
         after,
         confidence,
-        pairs=[_pair(one, groups, metric, confidence) for one, groups in zip(alike, compared, strict=True)],
+        pairs=[_pair(one, groups, metric, confidence) for one, groups in zip(matches, compared, strict=True)],
         differences=sides.differences(before, after),
         unmatched=(sides.unmatched(before, matched[0]), sides.unmatched(after, matched[1])),
         left_out=named("INVALID", unused),
@@ -139,30 +141,30 @@ def _refuse(before: Side, after: Side) -> None:
         )
 
 
-def _compared(alike: Alike) -> Groups:
+def _compared(match: Match) -> Groups:
     """What of both sides is compared: valid runs, and of these only the undisturbed where both have enough of them.
 
     Five repeats of which a burst of others' load hit one have bounds so wide that a tenth is lost in them. It can be
-    left out because what tells of it, the machine's counters, says nothing of how fast the server was.
+    left out because what shows it, the machine's counters, says nothing of how fast the server was.
     """
-    valid = [[run for run in group if run.is_valid] for group in (alike.before, alike.after)]
-    calm = [[run for run in group if not sides.is_disturbed(run.result)] for group in valid]
+    valid = [[run for run in group if run.is_valid] for group in (match.before, match.after)]
+    calm = [[run for run in group if not sides.is_disturbed(run.summary)] for group in valid]
     before, after = calm if min(map(len, calm)) >= REPEATS_MIN else valid
     return before, after
 
 
-def _pair(alike: Alike, groups: Groups, metric: str | None, confidence: float) -> Pair:
+def _pair(match: Match, groups: Groups, metric: str | None, confidence: float) -> Pair:
     before, after = groups
-    is_open = alike.before[0].spec["load.arrivals"] != "closed"
+    is_open = match.before[0].spec["load.arrivals"] != "closed"
     within = min(len(before), len(after)) < REPEATS_MIN
     changes = _within(before, after, confidence) if within else _over_repeats(before, after, confidence)
     primary = metric or ("p50_ms" if is_open else "throughput_rps")
-    return Pair(alike.name, len(before), len(after), within, primary, changes)
+    return Pair(match.name, len(before), len(after), within, primary, changes)
 
 
 def _over_repeats(before: Sequence[Measured], after: Sequence[Measured], confidence: float) -> dict[str, Change]:
     """Each run is a value; a metric that a run lacks, for want of requests, is not compared."""
-    values = [[analyse.metrics(run.result) for run in group] for group in (before, after)]
+    values = [[analyse.metrics(run.summary) for run in group] for group in (before, after)]
     changes = {}
     for metric in METRICS:
         a, b = ([value for one in group if (value := one[metric])] for group in values)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 from xml.etree import ElementTree
 
-from loadproof.compare import words
+from loadproof.compare import texts
 from loadproof.compare.comparison import Comparison, Pair
 from loadproof.compare.gates import Judged
 from loadproof.report import display
@@ -27,14 +27,14 @@ def _markdown(comparison: Comparison, gates: Sequence[Judged], judged: Sequence[
     blocks = [f"### Loadproof: `{after.name}` beside `{before.name}`", "\n".join(map(_line, comparison.pairs))]
     if gates:
         rows = [
-            [f"{MARKS[one.state]} {one.state}", f"`{one.gate.text}`", one.pair.name, words.gate(one)] for one in gates
+            [f"{MARKS[one.state]} {one.state}", f"`{one.gate.text}`", one.pair.name, texts.gate(one)] for one in gates
         ]
-        blocks.append(_table(["gate", "", "run", f"change ({words.confidence(comparison)} bounds)"], rows))
-    blocks += [f"> {warning}" for warning in dict.fromkeys(words.warnings(comparison, judged))]
-    head = ["", "A", "B", "change", f"{words.confidence(comparison)} bounds"]
-    details = [f"A: `{before.name}`, {words.side(before)}. B: `{after.name}`, {words.side(after)}."]
+        blocks.append(_table(["gate", "", "run", f"change ({texts.confidence(comparison)} bounds)"], rows))
+    blocks += [f"> {warning}" for warning in dict.fromkeys(texts.warnings(comparison, judged))]
+    head = ["", "A", "B", "change", f"{texts.confidence(comparison)} bounds"]
+    details = [f"A: `{before.name}`, {texts.side(before)}. B: `{after.name}`, {texts.side(after)}."]
     for pair in comparison.pairs:
-        details += [f"**{_cell(pair.name)}**, {words.units(pair)}", _table(head, _metrics(pair))]
+        details += [f"**{_cell(pair.name)}**, {texts.units(pair)}", _table(head, _metrics(pair))]
     if comparison.differences:
         rows = [[row.name, row.before, row.after] for row in comparison.differences]
         details.append(_table(["differs", "A", "B"], rows))
@@ -44,12 +44,12 @@ def _markdown(comparison: Comparison, gates: Sequence[Judged], judged: Sequence[
 
 def _line(pair: Pair) -> str:
     mark = MARKS[pair.verdict] if pair.is_sound else MARKS["broken"]
-    return f"- {mark} **{words.verdict(pair)}** {_cell(pair.name)}: {words.why(pair)}; {words.units(pair)}"
+    return f"- {mark} **{texts.verdict(pair)}** {_cell(pair.name)}: {texts.why(pair)}; {texts.units(pair)}"
 
 
 def _metrics(pair: Pair) -> list[list[str]]:
     return [
-        [name, display.figure(row.before), display.figure(row.after), words.change(row), words.bounds(row.ratio)]
+        [name, display.figure(row.before), display.figure(row.after), texts.change(row), texts.bounds(row.ratio)]
         for name, row in pair.changes.items()
     ]
 
@@ -74,7 +74,7 @@ def junit(comparisons: Sequence[Comparison], judged: Sequence[Judged]) -> str:
         suite = ElementTree.SubElement(root, "testsuite", name=f"{comparison.after.name} / {comparison.before.name}")
         gates = [one for one in judged if one.comparison is comparison]
         for one in gates:
-            _case(suite, f"{one.gate.text} {one.pair.name}", one.pair, _OUTCOMES[one.state], words.gate(one))
+            _case(suite, f"{one.gate.text} {one.pair.name}", one.pair, _OUTCOMES[one.state], texts.gate(one))
         for pair in comparison.pairs if not gates else ():
             _case(suite, f"{pair.primary} {pair.name}", pair)
         for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
@@ -85,7 +85,7 @@ def junit(comparisons: Sequence[Comparison], judged: Sequence[Judged]) -> str:
 
 def _case(suite: ElementTree.Element, name: str, pair: Pair, outcome: str | None = None, message: str = "") -> None:
     case = ElementTree.SubElement(suite, "testcase", classname="loadproof.compare", name=name)
-    said = f"{words.verdict(pair)}: {words.why(pair)}; {words.units(pair)}"
+    said = f"{texts.verdict(pair)}: {texts.why(pair)}; {texts.units(pair)}"
     if not pair.is_sound:
         ElementTree.SubElement(case, "error", message=said)
     elif outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -13,7 +13,8 @@ from rich.text import Text
 
 from loadproof import analyse
 from loadproof.analyse import statistics
-from loadproof.compare import intervals, sides, words
+from loadproof.analyse.sweet_spot import plain_name
+from loadproof.compare import intervals, sides, texts
 from loadproof.compare.comparison import METRICS, REPEATS_MIN, Change
 from loadproof.compare.sides import Measured
 from loadproof.compare.terminal import STYLES
@@ -60,7 +61,7 @@ def history(directory: Path, metric: str) -> tuple[list[Series], list[str]]:
     for path, side in sorted(read, key=lambda one: one[1].created):
         for key, runs in sides.by_spec(side).items():
             point = Point(side.created[0], str(path.relative_to(directory)), len(runs), _values(runs, metric))
-            found.setdefault(key, (sides.plain_name(runs[0]), []))[1].append(point)
+            found.setdefault(key, (plain_name(runs[0].summary.name), []))[1].append(point)
     return [Series(name, points) for name, points in found.values()], broken
 
 
@@ -92,7 +93,7 @@ def _table(points: Sequence[Point], metric: str, width: int) -> Table:
             Text(point.created.replace("T", " ")[:16]),
             Text(str(len(point.values)), "" if len(point.values) == point.runs else "red"),
             Text(display.figure(point.middle), "bold"),
-            Text(words.change(change) if change else ""),
+            Text(texts.change(change) if change else ""),
         ]
         row += [Text("" if word == "no evidence" else word, STYLES[word])] if words_width else []
         row += [_plot(point.values, min(values), max(values), room)] if charted else []
@@ -136,5 +137,5 @@ def _sparkline(points: Sequence[Point]) -> str:
 
 
 def _values(runs: Sequence[Measured], metric: str) -> list[float]:
-    values: list[Any] = [analyse.metrics(run.result)[metric] for run in runs if run.is_valid]
-    return [float(value) for value in values if value is not None]
+    values = [analyse.metrics(run.summary)[metric] for run in runs if run.is_valid]
+    return [value for value in values if value is not None]

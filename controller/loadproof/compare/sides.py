@@ -1,9 +1,8 @@
-"""The sides of a comparison: their runs, which of them are alike, and what differs around them."""
+"""The sides of a comparison: their runs, which of them have one spec, and what differs around them."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel
 
 from loadproof import analyse, rundir
+from loadproof.analyse import RunSummary, Summary, checks
+from loadproof.analyse.schema import Campaign
+from loadproof.analyse.sweet_spot import plain_name
 from loadproof.errors import UsageError
 from loadproof.plan import Server
 from loadproof_clients.spec import Load, Measure
@@ -29,8 +31,8 @@ ESSENTIAL: Final = {
     "cgroup_cpus",
     "model sha256",
 }
-# Of analyse.checks.table, and fewer than search.DISTURBANCES: what neither the load nor the server has a part in.
-BY_OTHERS: Final = frozenset({"other_load", "cpu_stolen"})
+# Fewer than search.DISTURBANCES: what neither the load nor the server has a part in.
+BY_OTHERS: Final = checks.disturbances("others")
 # What a run is called, is to keep and where its server listens: not what is measured.
 _NOT_MEASURED: Final = {"measure.repeats", "server.address", "server.rest_address", "server.metrics"}
 _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"server": Server, "load": Load, "measure": Measure}
@@ -40,13 +42,13 @@ class Measured(NamedTuple):
     """One run: its directory, its RUN of summary.json, its resolved spec as `section.key` -> value."""
 
     path: Path
-    result: Mapping[str, Any]
+    summary: RunSummary
     spec: Mapping[str, Any]
 
     @property
     def is_valid(self) -> bool:
         """Whether its figures can be trusted."""
-        return bool(self.result["verdict"] != "INVALID")
+        return self.summary.verdict != "INVALID"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Side:
     facts: Mapping[str, str]  # of the machine, the software and the model; several values are joined
 
 
-class Alike(NamedTuple):
+class Match(NamedTuple):
     """Runs of both sides with one spec; INVALID and disturbed ones are among them."""
 
     name: str
@@ -76,9 +78,9 @@ class Difference(NamedTuple):
     essential: bool
 
 
-def is_disturbed(result: Mapping[str, Any]) -> bool:
-    """Of a run by its RUN of summary.json: whether others had more of the machine than a figure bears."""
-    return any(reason["code"] in BY_OTHERS for reason in result["reasons"])
+def is_disturbed(run: RunSummary) -> bool:
+    """Whether others had so much of the machine that the figures show it."""
+    return any(reason.code in BY_OTHERS for reason in run.reasons)
 
 
 def campaigns(directory: Path) -> list[Path]:
@@ -94,22 +96,22 @@ def campaigns(directory: Path) -> list[Path]:
     return found
 
 
-def summarised(campaign: Path) -> dict[str, Any]:
+def summarised(campaign: Path) -> Summary:
     """Its summary.json; where there is none it is made first."""
-    return rundir.read_summary(campaign) or analyse.campaign(campaign)
+    return analyse.read(campaign) or analyse.campaign(campaign)
 
 
 def read(directory: Path) -> Side:
     """The side that `directory` holds; RunDirectoryError where it holds none, or a broken one."""
     summaries = {path: summarised(path) for path in campaigns(directory)}
     runs = [
-        Measured(path / one["directory"], one, resolved(one["spec"]))
+        Measured(path / one.directory, one, resolved(one.spec))
         for path, summary in summaries.items()
-        for one in summary["runs"]
+        for one in summary.runs
     ]
-    created = sorted(str(summary["campaign"].get("created", "")) for summary in summaries.values())
+    created = sorted(summary.campaign.created for summary in summaries.values())
     seen: dict[str, dict[str, None]] = {}
-    for name, value in _facts([summary["campaign"] for summary in summaries.values()], runs):
+    for name, value in _facts([summary.campaign for summary in summaries.values()], runs):
         seen.setdefault(name, {})[value] = None
     facts = {name: " | ".join(values) for name, values in seen.items()}
     return Side(str(directory), (created[0], created[-1]), runs, facts)
@@ -125,29 +127,29 @@ def resolved(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in _NOT_MEASURED}
 
 
-def match(before: Side, after: Side, across: Sequence[str] = ()) -> list[Alike]:
+def match(before: Side, after: Side, across: Sequence[str] = ()) -> list[Match]:
     """The runs that both sides have, by their specs but for the keys of `across` (`section` or `section.key`).
 
     Raises UsageError where there are none (with what differs), and where a side's own runs differ in such a key.
     """
     ours, theirs = _groups(before, across), _groups(after, across)
-    alike = [Alike(_name(ours[key], theirs[key]), ours[key], theirs[key]) for key in ours if key in theirs]
-    if not alike:
+    matches = [Match(_name(ours[key], theirs[key]), ours[key], theirs[key]) for key in ours if key in theirs]
+    if not matches:
         lines = [f"  {row.name}: {row.before} | {row.after}" for row in _spec_differences(before, after, across)]
         keys = " ".join(f"--across {line.split(':')[0].strip()}" for line in lines)
         cure = f"; {keys} compares them all the same" if keys else "; the one or the other has no runs"
-        raise UsageError(f"no run of {before.name} has its like in {after.name}{cure}", "\n".join(lines))
-    return alike
+        raise UsageError(f"no run of {before.name} is in {after.name} as well{cure}", "\n".join(lines))
+    return matches
 
 
-def unmatched(side: Side, alike: Sequence[Sequence[Measured]]) -> list[str]:
+def unmatched(side: Side, matched: Sequence[Sequence[Measured]]) -> list[str]:
     """The names of the side's runs that are in none of these groups."""
-    used = {run.path for group in alike for run in group}
-    return list(dict.fromkeys(plain_name(run) for run in side.runs if run.path not in used))
+    used = {run.path for group in matched for run in group}
+    return list(dict.fromkeys(plain_name(run.summary.name) for run in side.runs if run.path not in used))
 
 
 def differences(before: Side, after: Side) -> list[Difference]:
-    """What is not the same, the essential first; what one of them did not record is told where it is essential."""
+    """What is not the same, the essential first; what one of them did not record is listed where it is essential."""
     rows = []
     for name in [*before.facts, *(name for name in after.facts if name not in before.facts)]:
         values = before.facts.get(name), after.facts.get(name)
@@ -155,11 +157,6 @@ def differences(before: Side, after: Side) -> list[Difference]:
         if values[0] != values[1] and (essential or None not in values):
             rows.append(Difference(name, values[0] or "—", values[1] or "—", essential and None not in values))
     return sorted(rows, key=lambda row: not row.essential)
-
-
-def plain_name(run: Measured) -> str:
-    """The run's name without the number of the repeat."""
-    return re.sub(r" #\d+$", "", run.result["name"])
 
 
 def by_spec(side: Side, across: Sequence[str] = ()) -> dict[str, list[Measured]]:
@@ -171,17 +168,17 @@ def by_spec(side: Side, across: Sequence[str] = ()) -> dict[str, list[Measured]]
     return groups
 
 
-def _facts(heads: Sequence[Mapping[str, Any]], runs: Sequence[Measured]) -> Iterator[tuple[str, str]]:
+def _facts(heads: Sequence[Campaign], runs: Sequence[Measured]) -> Iterator[tuple[str, str]]:
     for head in heads:
-        yield "loadproof", str(head.get("loadproof"))
-        yield from _flat(head.get("environment", {}))
+        yield "loadproof", str(head.loadproof)
+        yield from _flat(head.environment)
     for run in runs:
-        if model := run.result.get("model"):
+        if model := run.summary.model:
             yield "model sha256", f"{model['name']} {model['sha256'][:12]}"
-        if about := run.result.get("served_by"):
+        if about := run.summary.served_by:
             yield "server", f"{about['name']} {about['version']}"
-        if container := run.result.get("server_container"):
-            yield "server image", f"{container['image']} {container['image_id']}"
+        if container := run.summary.server_container:
+            yield "server image", f"{container.image} {container.image_id}"
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -222,5 +219,5 @@ def _shown(value: Any) -> str:
 
 
 def _name(before: Sequence[Measured], after: Sequence[Measured]) -> str:
-    names = dict.fromkeys(plain_name(group[0]) for group in (before, after))
+    names = dict.fromkeys(plain_name(group[0].summary.name) for group in (before, after))
     return " / ".join(names)

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from loadproof.compare import words
+from loadproof.compare import texts
 from loadproof.compare.comparison import Comparison, Pair
 from loadproof.compare.gates import Judged
 from loadproof.report import display
@@ -41,7 +41,7 @@ def show(comparisons: Sequence[Comparison], judged: Sequence[Judged], console: C
         for one in judged:
             if one.comparison is comparison:
                 _gate(one, console, named=len(comparison.pairs) > 1)
-        for warning in dict.fromkeys(words.warnings(comparison, judged)):
+        for warning in dict.fromkeys(texts.warnings(comparison, judged)):
             console.print(Text.assemble(("warning: ", "yellow"), warning))
 
 
@@ -50,7 +50,7 @@ def _sides(comparison: Comparison, labels: tuple[str, str], console: Console) ->
     for _ in range(3):
         grid.add_column(overflow="fold")
     for label, side in zip(labels, (comparison.before, comparison.after), strict=True):
-        grid.add_row(Text(label, "bold"), Text(side.name), Text(words.side(side), "dim"))
+        grid.add_row(Text(label, "bold"), Text(side.name), Text(texts.side(side), "dim"))
     console.print(grid)
     console.print()
     if comparison.differences:
@@ -65,11 +65,11 @@ def _sides(comparison: Comparison, labels: tuple[str, str], console: Console) ->
 
 
 def _metrics(comparison: Comparison, pair: Pair, labels: tuple[str, str]) -> Padding:
-    table = _table(pair.name, *labels, "change", f"{words.confidence(comparison)} bounds")
+    table = _table(pair.name, *labels, "change", f"{texts.confidence(comparison)} bounds")
     for metric in dict.fromkeys((pair.primary, *pair.changes)):
         row = pair.changes[metric]
         style = f"bold {STYLES[pair.verdict].removeprefix('bold ')}" if metric == pair.primary else ""
-        figures = [display.figure(row.before), display.figure(row.after), words.change(row), words.bounds(row.ratio)]
+        figures = [display.figure(row.before), display.figure(row.after), texts.change(row), texts.bounds(row.ratio)]
         table.add_row(Text(metric, "bold" if style else ""), *figures[:2], *(Text(one, style) for one in figures[2:]))
     return Padding(table, (0, 0, 1, 0))
 
@@ -83,14 +83,14 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _verdict(pair: Pair, console: Console, named: bool) -> None:
-    word = words.verdict(pair)
+    word = texts.verdict(pair)
     name = f"{pair.name}: " if named else ""
-    units = f", {words.units(pair)}" if pair.is_sound else ""
+    units = f", {texts.units(pair)}" if pair.is_sound else ""
     style = STYLES["not compared" if not pair.is_sound else pair.verdict]
-    console.print(Text.assemble((word, style), f"  {name}{words.why(pair)}", (units, "dim")))
+    console.print(Text.assemble((word, style), f"  {name}{texts.why(pair)}", (units, "dim")))
 
 
 def _gate(judged: Judged, console: Console, named: bool) -> None:
     name = f"{judged.pair.name}: " if named else ""
-    said = f"  {judged.gate.text}  {name}{words.gate(judged)}"
+    said = f"  {judged.gate.text}  {name}{texts.gate(judged)}"
     console.print(Text.assemble((judged.state, STYLES[judged.state]), said))

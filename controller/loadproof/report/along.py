@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from loadproof.analyse import statistics, steady
 from loadproof.analyse.population import Records, Window
-from loadproof.report.style import BLUE, ORANGE, PALE, PURPLE, QUIET, RED, SHADE, Array, Chart, axis, layout, light
+from loadproof.report.style import (
+    BLUE,
+    ORANGE,
+    PALE,
+    PURPLE,
+    QUIET,
+    RED,
+    SHADE,
+    Array,
+    Chart,
+    Trace,
+    axis,
+    layout,
+    light,
+)
 
 BLOCKS: Final = 300
 DOTS: Final = 800
-HEIGHT_PX: Final = 640
 
 
-def over_time(records: Records, window: Window, generator: Mapping[str, Array]) -> Chart:
+def over_time(records: Records, window: Window, generator: Mapping[str, Array], height_px: int) -> Chart:
     """What lies outside the window is shaded.
 
     A point stands for a block of a second, or longer so that there are at most BLOCKS; its percentiles are the block's.
@@ -26,7 +39,7 @@ def over_time(records: Records, window: Window, generator: Mapping[str, Array]) 
     last = max(window.end, int(records.received_ns[run].max(initial=0))) / 1e9
     outside = [(0, window.start / 1e9), (window.end / 1e9, last)]
     look = layout(
-        HEIGHT_PX,
+        height_px,
         xaxis=axis(f"seconds from T0; a point is {block_ns // 10**9} s", range=[0, last], anchor="y4"),
         yaxis=axis("answers / s", rangemode="tozero", domain=[0.77, 1]),
         yaxis2=axis("latency, ms", rangemode="tozero", domain=[0.40, 0.72]),
@@ -46,12 +59,12 @@ def over_time(records: Records, window: Window, generator: Mapping[str, Array]) 
     return {"data": data, "layout": look}
 
 
-def _shade(start_s: float, end_s: float) -> dict[str, Any]:
+def _shade(start_s: float, end_s: float) -> Trace:
     box = {"type": "rect", "yref": "paper", "x0": start_s, "x1": end_s, "y0": 0, "y1": 1}
     return {**box, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
 
 
-def _throughput(records: Records, run: Array, block_ns: int, window: Window) -> list[dict[str, Any]]:
+def _throughput(records: Records, run: Array, block_ns: int, window: Window) -> list[Trace]:
     """Per second, whole blocks only: what was due in an open loop, good answers when they came, and others if any."""
     whole = window.end // block_ns
     at = light((np.arange(whole) + 0.5) * block_ns / 1e9)
@@ -69,7 +82,7 @@ def _throughput(records: Records, run: Array, block_ns: int, window: Window) -> 
     return lines
 
 
-def _latency(records: Records, run: Array, block_ns: int) -> list[dict[str, Any]]:
+def _latency(records: Records, run: Array, block_ns: int) -> list[Trace]:
     """Each block's p50, p95 and maximum over a sample of single requests, by the time they were due."""
     good = run & records.good
     latency, due = records.latency_ns(good), records.planned_ns[good]
@@ -91,14 +104,14 @@ def _latency(records: Records, run: Array, block_ns: int) -> list[dict[str, Any]
     return lines
 
 
-def _in_flight(records: Records, block_ns: int, last_s: float) -> list[dict[str, Any]]:
+def _in_flight(records: Records, block_ns: int, last_s: float) -> list[Trace]:
     blocks = int(-(-last_s * 1e9 // block_ns))
     mean = steady.in_flight(records, 0, block_ns, blocks)
     points = {"x": light((np.arange(blocks) + 0.5) * block_ns / 1e9), "y": light(mean), "yaxis": "y3", "mode": "lines"}
     return [{**points, "name": "in flight", "line": {"color": BLUE, "width": 2}, "showlegend": False}]
 
 
-def _cpu(generator: Mapping[str, Array], block_ns: int) -> list[dict[str, Any]]:
+def _cpu(generator: Mapping[str, Array], block_ns: int) -> list[Trace]:
     """The busiest worker's reading in each block."""
     if not len(generator["time_s"]):
         return []

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from loadproof.analyse.formats import ABSENT as ABSENT
+from loadproof.analyse.formats import figure as figure
+from loadproof.analyse.formats import percent
+from loadproof.analyse.schema import (
+    Bucket,
+    Finalist,
+    Latency,
+    RunSummary,
+    SearchAnswer,
+    SweetSpot,
+    Trend,
+    TuneAnswer,
+)
 from loadproof.analyse.sweet_spot import keeps
-from loadproof.analyse.words import ABSENT as ABSENT
-from loadproof.analyse.words import figure as figure
-from loadproof.analyse.words import percent
+from loadproof_clients.apis import APIS, PROTOCOLS
 
-PARTS: Final = {
-    "lateness": "sent late",
-    "client_network": "client + network",
-    "balancer_network": "balancer + network",
-    "server_queue": "server queue",
-    "inference": "inference",
-    "server_rest": "rest of the server",
-}
 SEARCHED: Final = {"load.rate_rps": ("rate", " requests/s"), "load.clients": ("number of clients", "")}
 _RANK: Final = {"VALID": 0, "FLAGGED": 1, "INVALID": 2}
 
@@ -26,37 +29,37 @@ def count(value: float | None) -> str:
     return ABSENT if value is None else f"{value:,.0f}"
 
 
-def bounds(latency_ms: Mapping[str, Any], name: str) -> str:
-    """The percentile's confidence bounds, `12.0 to 12.5`; an open side is told as such."""
-    low, high = latency_ms["low"][name], latency_ms["high"][name]
+def bounds(latency_ms: Latency, name: str) -> str:
+    """The percentile's confidence bounds, `12.0 to 12.5`; an open side says so."""
+    low, high = latency_ms.low[name], latency_ms.high[name]
     if low is None and high is None:
         return ABSENT
     return f"{figure(low)} to {figure(high)}" if high is not None else f"{figure(low)} or more"
 
 
-def of_witness(value: Any) -> str:
+def of_witness(value: float | Bucket | None) -> str:
     """A witness's figure: exact, or the [low, high] of the bucket that it lies in."""
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         low, high = value
         return f"{figure(low)} to {figure(high)}" if high is not None else f"over {figure(low)}"
     return figure(value)
 
 
-def verdict(runs: list[Mapping[str, Any]]) -> str:
+def verdict(runs: Sequence[RunSummary]) -> str:
     """The campaign's verdict is its worst run's; a campaign without runs has nothing to trust."""
-    return max((str(one["verdict"]) for one in runs), key=_RANK.__getitem__, default="INVALID")
+    return max((one.verdict for one in runs), key=_RANK.__getitem__, default="INVALID")
 
 
-def agreement(run: Mapping[str, Any]) -> str:
+def agreement(run: RunSummary) -> str:
     """The witnesses' counts over the whole run in a line, the balancer's log among them where it differs.
 
     Counts may differ and yet agree, when each missing request is accounted for: then no sign stands between them.
     """
-    seen = {name: witness["requests"] for name, witness in run["witnesses"].items() if witness}
-    rows = run["reconcile"].get("balancer_rows")
+    seen = {name: witness.requests for name, witness in run.witnesses.present().items()}
+    rows = run.reconcile.balancer_rows
     if rows != seen.get("balancer"):
         seen["balancer's log"] = rows
-    differ = " ≠ " if run["reconcile"]["differences"] else ", "
+    differ = " ≠ " if run.reconcile.differences else ", "
     words, last = "", None
     for name, number in seen.items():
         words += (" = " if number == last else differ) if words else ""
@@ -68,29 +71,36 @@ def load(spec: Mapping[str, Any]) -> str:
     """What was offered, in a line."""
     plan = spec.get("load", {})
     clients, processes = plan.get("clients", 0), plan.get("processes", 1)
-    words = [
+    parts = [
         f"{clients:,} client{'s' * (clients != 1)} in {processes} process{'es' * (processes != 1)}",
         loop(spec),
-        {"grpc": "gRPC", "rest": "REST"}.get(plan.get("protocol", ""), ""),
+        interface(plan),
         "direct" if plan.get("via") == "direct" else "through the balancer",
         f"batch {plan.get('batch', 1)}",
     ]
-    return ", ".join(word for word in words if word)
+    return ", ".join(part for part in parts if part)
 
 
-def answer(search: Mapping[str, Any]) -> str:
+def interface(load: Mapping[str, Any]) -> str:
+    """`KServe v2, gRPC`; runs that do not name their API were before there were others."""
+    api, protocol = load.get("api", "kserve"), load.get("protocol", "")
+    title = APIS[api].title if api in APIS else api
+    return f"{title}, {PROTOCOLS[protocol]}" if protocol in PROTOCOLS else title
+
+
+def answer(search: SearchAnswer) -> str:
     """What a search found, in one or two sentences."""
-    limits = " and ".join(_limit(metric, limit) for metric, limit in search["limits"].items())
-    cost = f"{len(search['levels'])} levels, {search['seconds']:.0f} s of load."
-    more = "" if search["ended"] else " The search was not ended."
-    one, unit = SEARCHED[search["key"]]
-    if search["highest"] is None:
+    limits = " and ".join(_limit(metric, limit) for metric, limit in search.limits.items())
+    cost = f"{len(search.levels)} levels, {search.seconds:.0f} s of load."
+    more = "" if search.ended else " The search was not ended."
+    one, unit = SEARCHED[search.key]
+    if search.highest is None:
         return f"No {one} keeps {limits}. {cost}{more}"
-    fails = "no level failed" if search["fails_at"] is None else f"{search['fails_at']:g} does not"
-    failed = [level for level in search["levels"] if level["value"] == search["fails_at"]]
-    if failed and (doubts := failed[0]["doubts"]):
+    fails = "no level failed" if search.fails_at is None else f"{search.fails_at:g} does not"
+    failed = [level for level in search.levels if level.value == search.fails_at]
+    if failed and (doubts := failed[0].doubts):
         fails += f", but that may not be the server's doing ({', '.join(doubts)})"
-    return f"The highest {one} that keeps {limits} is {search['highest']:g}{unit}; {fails}. {cost}{more}"
+    return f"The highest {one} that keeps {limits} is {search.highest:g}{unit}; {fails}. {cost}{more}"
 
 
 def _limit(metric: str, limit: float) -> str:
@@ -104,88 +114,90 @@ def percentile(metric: str) -> str:
     return metric.removesuffix("_ms").replace("_", ".")
 
 
-def sweet_spot(spot: Mapping[str, Any]) -> str:
+def sweet_spot(spot: SweetSpot) -> str:
     """The best configuration and what it does, in a sentence or two."""
-    name, limit = percentile(spot["metric"]), spot["limit"]
-    found = spot["configurations"]
-    best = next((one for one in found if one["name"] == spot["best"]), None)
+    name, limit = percentile(spot.metric), spot.limit
+    found = spot.configurations
+    best = next((one for one in found if one.name == spot.best), None)
     if best is None:
-        bounds_ms = [one["latency_high_ms"] for one in found if one["eligible"] and one["latency_high_ms"] is not None]
+        bounds_ms = [one.latency_high_ms for one in found if one.eligible and one.latency_high_ms is not None]
         least = f": the least upper bound is {figure(min(bounds_ms))} ms" if bounds_ms else ""
         within = "has figures to trust" if limit is None else f"surely keeps {name} within {limit:g} ms"
         return f"None of {len(found)} configurations {within}{least}."
-    told = f"{best['name']}: {figure(best['throughput_ips'])} inferences/s, {name} {figure(best['latency_ms'])} ms"
-    told = f"Sweet spot: {told} (upper bound {figure(best['latency_high_ms'])} ms)."
+    figures = f"{best.name}: {figure(best.throughput_ips)} inferences/s, {name} {figure(best.latency_ms)} ms"
+    text = f"Sweet spot: {figures} (upper bound {figure(best.latency_high_ms)} ms)."
     if limit is None:
-        return f"{told} It is the most throughput: no latency limit is set (sweet_spot.{spot['metric']} sets one)."
+        return f"{text} It is the most throughput: no latency limit is set (sweet_spot.{spot.metric} sets one)."
     kept = sum(keeps(one, limit) for one in found)
-    return f"{told} Of {len(found)} configurations {kept} surely keep {name} within {limit:g} ms."
+    return f"{text} Of {len(found)} configurations {kept} surely keep {name} within {limit:g} ms."
 
 
-def tuning(tune: Mapping[str, Any]) -> str:
+def tuning(tune: TuneAnswer) -> str:
     """How a tuning came to its answer, in a sentence."""
-    cost = f"{tune['runs']} runs, {tune['seconds']:.0f} s of load"
-    told = f"{tune['measured']} of {tune['combinations']:,} combinations were measured ({cost})"
-    untried = tune["untried"]
-    if not tune["ended"]:
+    cost = f"{tune.runs} runs, {tune.seconds:.0f} s of load"
+    measured = f"{tune.measured} of {tune.combinations:,} combinations were measured ({cost})"
+    untried = tune.untried
+    if not tune.ended:
         ended = "; it was not ended."
     elif untried:
         ended = f"; tune.runs_max ended it, with {untried} step{'s' * (untried > 1)} from there untried."
     else:
-        ended = f"; no step from there is better by over {tune['tolerance']:.0%}."
-    return told + ended + _finalists(tune)
+        ended = f"; no step from there is better by over {tune.tolerance:.0%}."
+    return measured + ended + _finalists(tune)
 
 
-def _finalists(tune: Mapping[str, Any]) -> str:
+def _finalists(tune: TuneAnswer) -> str:
     """Whether the best was measured again, and whether it can be told from what came near it."""
-    if not tune["finalists"]:
+    if not tune.finalists:
         return ""
-    best, *others = tune["finalists"]
-    if best["runs"] == 1:
+    best, *others = tune.finalists
+    if best.runs == 1:
         return " The best was measured only once: it is not proved."
-    spread = f"{_rates(best)} inferences/s in {best['runs']} runs"
+    spread = f"{_rates(best)} inferences/s in {best.runs} runs"
     if not others:
-        return f" The best made {spread}; nothing else came within {tune['tolerance']:.0%} of it."
-    beside = " and ".join(f"{_differing(one, best)} ({_rates(one)} in {one['runs']})" for one in others)
-    if any(one["high_ips"] >= best["low_ips"] for one in others):
-        return f" Not decided: the best made {spread}, and as good may be {beside}."
-    return f" The best made {spread}, and stayed ahead of {beside}."
+        return f" The best made {spread}; nothing else came within {tune.tolerance:.0%} of it."
+    near = " and ".join(f"{_differing(one, best)} ({_rates(one)} in {one.runs})" for one in others)
+    if any(one.high_ips >= best.low_ips for one in others):
+        return f" Not decided: the best made {spread}, and as good may be {near}."
+    return f" The best made {spread}, and stayed ahead of {near}."
 
 
-def _rates(finalist: Mapping[str, Any]) -> str:
-    return f"{figure(finalist['low_ips'])} to {figure(finalist['high_ips'])}"
+def _rates(finalist: Finalist) -> str:
+    return f"{figure(finalist.low_ips)} to {figure(finalist.high_ips)}"
 
 
-def _differing(one: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+def _differing(one: Finalist, best: Finalist) -> str:
     """Of a configuration's name the settings that the best does not have."""
-    return ", ".join(part for part in one["name"].split(", ") if part not in best["name"].split(", "))
+    return ", ".join(part for part in one.name.split(", ") if part not in best.name.split(", "))
 
 
-def ceiling(run: Mapping[str, Any]) -> str:
-    """What was served beside what OpenVINO does in process, in a sentence."""
-    found = run["ceiling"]
-    if found["error"]:
-        return f"The ceiling was not measured: {found['error']}."
-    most = f"{figure(found['throughput_ips'])} inferences/s in process (benchmark_app, {found['nireq']} infer requests)"
-    if found["efficiency"] is None:
+def ceiling(run: RunSummary) -> str:
+    """What was served beside what OpenVINO does in process, in a sentence; empty where no ceiling was asked for."""
+    found = run.ceiling
+    if found is None:
+        return ""
+    if found.error:
+        return f"The ceiling was not measured: {found.error}."
+    most = f"{figure(found.throughput_ips)} inferences/s in process (benchmark_app, {found.nireq} infer requests)"
+    if found.efficiency is None:
         return f"Ceiling: {most}; nothing was served."
-    return f"Ceiling: {most}; {figure(run['throughput_ips'])}/s were served, {percent(found['efficiency'])} of it."
+    return f"Ceiling: {most}; {figure(run.throughput_ips)}/s were served, {percent(found.efficiency)} of it."
 
 
-def worth(run: Mapping[str, Any]) -> str:
-    """What a run's inferences cost in money and energy, in a line; what was not measured is told as such."""
-    told = []
-    if cost := run.get("value"):
-        rate, million = measured(cost["per_unit"]), measured(cost["per_million"])
-        told.append(f"{rate} inferences/s per {cost['unit']}, {million} {cost['currency']} a million")
-    energy = run.get("energy")
-    if energy and energy["watts"] is None:
-        told.append(f"power not measured: {energy['problem']}")
+def worth(run: RunSummary) -> str:
+    """What a run's inferences cost in money and energy, in a line; what was not measured says so."""
+    parts = []
+    if cost := run.value:
+        rate, million = measured(cost.per_unit), measured(cost.per_million)
+        parts.append(f"{rate} inferences/s per {cost.unit}, {million} {cost.currency} a million")
+    energy = run.energy
+    if energy and energy.watts is None:
+        parts.append(f"power not measured: {energy.problem}")
     elif energy:
-        stated = " (stated, not measured)" if energy["source"] == "constant" else ""
-        told.append(f"{figure(energy['watts'])} W{stated}, {measured(energy['per_joule'])} inferences/J")
-        told[-1] += f", above idle {measured(energy['per_joule_above_idle'])}"
-    return "; ".join(told)
+        stated = " (stated, not measured)" if energy.source == "constant" else ""
+        rates = f"{measured(energy.per_joule)} inferences/J, above idle {measured(energy.per_joule_above_idle)}"
+        parts.append(f"{figure(energy.watts)} W{stated}, {rates}")
+    return "; ".join(parts)
 
 
 def measured(value: float | None) -> str:
@@ -202,8 +214,8 @@ def loop(spec: Mapping[str, Any]) -> str:
     rates = [rate for rate, _ in plan.get("steps", [])] or [plan.get("rate_rps")]
     if rates == [None]:
         return f"open loop, {arrivals}"
-    told = f"{rates[0]:g}" if len(rates) == 1 else f"{min(rates):g} to {max(rates):g}"
-    return f"open loop, {arrivals} {told}/s"
+    range_rps = f"{rates[0]:g}" if len(rates) == 1 else f"{min(rates):g} to {max(rates):g}"
+    return f"open loop, {arrivals} {range_rps}/s"
 
 
 def anchor(spec: Mapping[str, Any]) -> str:
@@ -212,11 +224,11 @@ def anchor(spec: Mapping[str, Any]) -> str:
     return "planned to received" if is_open else "sent to received"
 
 
-def change(trend: Mapping[str, Any] | None) -> str:
+def change(trend: Trend | None) -> str:
     """A trend's change along the window with its bounds."""
     if trend is None:
         return "too few blocks"
-    change, low, high = (percent(trend[name], sign="+") for name in ("change", "low", "high"))
+    change, low, high = (percent(value, sign="+") for value in (trend.change, trend.low, trend.high))
     return f"{change} (99 % bounds {low} to {high})"
 
 

@@ -6,17 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from loadproof import analyse, rundir
-from loadproof.analyse.population import Records, Window
-from loadproof.analyse.waterfall import waterfall
-from loadproof.report import along, display, plots, spot, stages
-from loadproof.report.style import Chart
+from loadproof.analyse import RunSummary
+from loadproof.report import display, figures, plots, spot
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -83,83 +81,42 @@ def render(directory: Path) -> None:
 
     Raises RunDirectoryError where the directory is no campaign's or a file in it is broken.
     """
-    summary = rundir.read_summary(directory) or analyse.campaign(directory)
-    runs = summary["runs"]
+    summary = analyse.read(directory) or analyse.campaign(directory)
+    runs = summary.runs
     facts = {
-        "campaign": {"environment": {}, **summary["campaign"]},
+        "campaign": summary.campaign,
         "runs": runs,
-        "repeats": summary.get("repeats", []),
-        "search": summary.get("search"),
-        "tune": summary.get("tune"),
-        "spot": summary.get("sweet_spot"),
+        "repeats": summary.repeats,
+        "search": summary.search,
+        "tune": summary.tune,
+        "spot": summary.sweet_spot,
         "verdict": display.verdict(analyse.answering(summary)),
-        "ceilings": any(run.get("ceiling") for run in runs),
-        "worth": any(run.get("value") or run.get("energy") for run in runs),
-        "tally": Counter(run["verdict"] for run in runs),
-        "judged": [run for run in runs if run["reasons"]],
-        "parts": display.PARTS,
+        "ceilings": any(run.ceiling for run in runs),
+        "worth": any(run.value or run.energy for run in runs),
+        "tally": Counter(run.verdict for run in runs),
+        "judged": [run for run in runs if run.reasons],
+        "parts": plots.PARTS,
         "reading": _reading(runs),
     }
-    figures = _figures(directory, runs)
-    if facts["spot"] and (swept := spot.charts(facts["spot"])):
-        figures |= swept
-        figures.pop("overview", None)  # the same runs, with less to say
+    of_runs = [figures.of_run(directory, run, index) for index, run in enumerate(runs)]
+    together = figures.of_campaign(summary)
+    charts = {key: chart for one in (*of_runs, together) for key, chart in figures.charts(one).items()}
+    drawn = {"of_runs": of_runs, "together": together, "figures": _embed(charts), "plotly_js": Markup(get_plotlyjs())}
+    movable = _embed(spot.movable(summary.sweet_spot)) if summary.sweet_spot and "spot" in charts else None
     page = _templates(escape=True).get_template("report.html.j2")
-    movable = _embed(spot.movable(facts["spot"])) if "spot" in figures else None
-    charts = {"charts": set(figures), "figures": _embed(figures), "plotly_js": Markup(get_plotlyjs())}
-    rundir.write_text(rundir.report_html(directory), page.render(facts | charts | {"movable": movable}))
+    rundir.write_text(rundir.report_html(directory), page.render(facts | drawn | {"movable": movable}))
     rundir.write_text(rundir.report_md(directory), _templates(escape=False).get_template("report.md.j2").render(facts))
 
 
-def _reading(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _reading(runs: Sequence[RunSummary]) -> list[tuple[str, str]]:
     """The terms, with what is said of a loop only where a run has it."""
-    kinds = {"open" if run["service_latency_ms"] else "closed" for run in runs}
+    kinds = {"open" if run.is_open else "closed" for run in runs}
     return [*READING, *(text for kind, text in LOOPS.items() if kind in kinds)]
 
 
-def _figures(directory: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
-    """Every chart by the id of its element; a run without good answers has none of its own."""
-    figures: dict[str, Chart] = {}
-    for index, run in enumerate(runs):
-        figures |= {f"{name}-{index}": figure for name, figure in _run_figures(directory, run).items()}
-    explained = [run for run in runs if _explained(run)]
-    if len(runs) > 1:
-        if explained:
-            figures["spent"] = plots.time_spent(explained)
-        if any(run["latency_ms"]["p50"] is not None for run in runs):
-            figures["overview"] = plots.overview(runs)
-    return figures
-
-
-def _run_figures(directory: Path, run: Mapping[str, Any]) -> dict[str, Chart]:
-    path = directory / run["directory"]
-    records = Records(path, is_open=run["service_latency_ms"] is not None)
-    good = records.measured & records.good
-    if not good.any():
-        return {}
-    latency_ns = records.latency_ns(good)
-    latency_ns.sort()
-    table = rundir.read_generator(path)
-    generator = {name: table[name].to_numpy() for name in ("time_s", "cpu_percent")}
-    window = Window.of(run["window"]["warmup_s"] or 0, run["window"]["duration_s"] or 0)
-    sample = waterfall(path, records, good, (rundir.read_run(path) or {}).get("t0_epoch_us"))
-    return {
-        "latency": plots.distribution(latency_ns),
-        "curve": plots.percentile_curve(latency_ns),
-        "time": along.over_time(records, window, generator),
-        "witnesses": plots.witnesses(run),
-        "stages": stages.waterfall(sample, "due" if records.is_open else "sent"),
-        **({"spent": plots.time_spent([run])} if _explained(run) else {}),
-    }
-
-
-def _explained(run: Mapping[str, Any]) -> bool:
-    return run["breakdown_ms"]["client_network"] is not None
-
-
-def _embed(figures: Mapping[str, Any]) -> Markup:
+def _embed(data: Mapping[str, object]) -> Markup:
     """Data as JSON that is safe inside a script element: no `<` can end it or open a comment."""
-    text = json.dumps(figures, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
 
 
@@ -174,6 +131,5 @@ def _templates(escape: bool) -> jinja2.Environment:
     named = ["count", "figure", "bounds", "of_witness", "agreement", "load", "loop", "anchor", "change"]
     named += ["settings", "environment", "answer", "sweet_spot", "tuning", "ceiling", "measured", "percentile"]
     environment.filters |= {name: getattr(display, name) for name in named}
-    environment.globals["is_open"] = lambda run: run["service_latency_ms"] is not None
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     return environment

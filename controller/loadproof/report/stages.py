@@ -19,10 +19,9 @@ STAGES: Final = (
     ("balancer to client", "#7fb0cf"),
 )
 ALONE: Final = (("late", "#8a5a83"), ("sent to received", "#2b6a99"))
-HEIGHT_PX: Final = 560
 
 
-def waterfall(sample: Sequence[Sampled], since: str = "sent") -> Chart:
+def waterfall(sample: Sequence[Sampled], height_px: int, since: str = "sent") -> Chart:
     """A bar a request, from when it was `since` ("sent" or "due") to its answer; stages that none has are left out."""
     joined = any(len(one["stamps_ms"]) > 2 for one in sample)
     names = [_label(one["percentile"], number, len(sample)) for number, one in enumerate(sample)]
@@ -38,7 +37,7 @@ def waterfall(sample: Sequence[Sampled], since: str = "sent") -> Chart:
         ticks[-1] = len(sample) - 1
     rows = axis(None, tickvals=ticks, ticktext=[names[tick] for tick in ticks], autorange="reversed", showgrid=False)
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
-    look = layout(HEIGHT_PX, xaxis=axis(f"ms since it was {since}"), yaxis=rows, barmode="stack", bargap=0.25)
+    look = layout(height_px, xaxis=axis(f"ms since it was {since}"), yaxis=rows, barmode="stack", bargap=0.25)
     return {"data": data, "layout": look | {"showlegend": True, "legend": legend}}
 
 

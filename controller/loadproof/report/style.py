@@ -19,10 +19,13 @@ SHADE: Final = "rgba(102, 113, 127, 0.10)"
 VERDICTS: Final = {"VALID": "#1b7f5a", "FLAGGED": "#b7791f", "INVALID": RED}
 
 Array = NDArray[Any]
-Chart: TypeAlias = "dict[str, Any]"
+# What plotly.js takes is open: https://plotly.com/javascript/reference/
+Trace: TypeAlias = "dict[str, Any]"  # of a chart's data
+Layout: TypeAlias = "dict[str, Any]"  # and its axes
+Chart: TypeAlias = "dict[str, Any]"  # {data, layout}
 
 
-def layout(height_px: int, **more: Any) -> dict[str, Any]:
+def layout(height_px: int, **more: Any) -> Layout:
     """The one look of all charts; `more` goes on top."""
     return {
         "height": height_px,
@@ -35,7 +38,7 @@ def layout(height_px: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def axis(title: str | None, **more: Any) -> dict[str, Any]:
+def axis(title: str | None, **more: Any) -> Layout:
     colors = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID}
     return {**colors, "title": {"text": title, "standoff": 8}, "automargin": True, "fixedrange": True, **more}
 

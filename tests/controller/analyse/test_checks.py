@@ -10,6 +10,7 @@ import pytest
 
 from loadproof import analyse
 from loadproof.analyse import checks
+from loadproof.analyse.schema import Calibration
 from loadproof_clients.records import UNSENT
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
@@ -217,8 +218,8 @@ FIRES: dict[str, tuple[synthetic.Change, str]] = {
 
 # By which the runs are judged; elsewhere there is none
 CALIBRATIONS = {
-    "near_ceiling": synthetic.calibration(ceiling_rps=250),
-    "mostly_floor": synthetic.calibration(floor_ms=4.5),
+    "near_ceiling": Calibration.model_validate(synthetic.calibration(ceiling_rps=250)),
+    "mostly_floor": Calibration.model_validate(synthetic.calibration(floor_ms=4.5)),
 }
 
 
@@ -226,8 +227,8 @@ LOADS = {"queue_growing": OPEN, "late_sends": OPEN}
 
 
 def judged(
-    directory: Path, change: synthetic.Change | None = None, calibration: dict[str, Any] | None = None, **made: Any
-) -> dict[str, Any]:
+    directory: Path, change: synthetic.Change | None = None, calibration: Calibration | None = None, **made: Any
+) -> Any:
     return analyse.run(synthetic.run(directory, change, **made), {}, calibration)
 
 
@@ -235,16 +236,16 @@ def judged(
 def test_a_clean_run_raises_nothing(tmp_path: Path, load: dict[str, Any] | None) -> None:
     for seed in range(10):
         result = analyse.run(synthetic.run(tmp_path / str(seed), seed=seed, of=load), {})
-        assert (result["verdict"], result["reasons"]) == ("VALID", [])
+        assert (result.verdict, result.reasons) == ("VALID", [])
 
 
 @pytest.mark.parametrize("reason", checks.REASONS, ids=lambda reason: reason.code)
 def test_a_reason_fires_alone_on_what_it_is_for(tmp_path: Path, reason: checks.Reason) -> None:
     change, words = FIRES[reason.code]
     result = judged(tmp_path, change, CALIBRATIONS.get(reason.code), of=LOADS.get(reason.code))
-    (found,) = result["reasons"]
-    assert (found["code"], found["severity"], found["remedy"]) == (reason.code, reason.severity, reason.remedy)
-    assert words in found["message"] and result["verdict"] == reason.severity
+    (found,) = result.reasons
+    assert (found.code, found.severity, found.remedy) == (reason.code, reason.severity, reason.remedy)
+    assert words in found.message and result.verdict == reason.severity
 
 
 def test_the_worst_reason_is_first_and_makes_the_verdict(tmp_path: Path) -> None:
@@ -253,8 +254,8 @@ def test_the_worst_reason_is_first_and_makes_the_verdict(tmp_path: Path) -> None
         answer_wrong(made)
 
     result = judged(tmp_path, harm)
-    assert [reason["code"] for reason in result["reasons"]] == ["wrong_answers", "generator_saturated"]
-    assert result["verdict"] == "INVALID"
+    assert [reason.code for reason in result.reasons] == ["wrong_answers", "generator_saturated"]
+    assert result.verdict == "INVALID"
 
 
 def test_one_busy_second_is_not_saturation(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_one_busy_second_is_not_saturation(tmp_path: Path) -> None:
         made.generator["cpu_percent"][-2] = 100.0
 
     result = judged(tmp_path, spike)
-    assert result["verdict"] == "VALID" and result["generator"]["cpu_percent_max"] == 100
+    assert result.verdict == "VALID" and result.generator.cpu_percent_max == 100
 
 
 @pytest.mark.parametrize(("late_ms", "codes"), [(0, []), (5, ["generator_saturated"])])
@@ -277,24 +278,24 @@ def test_an_open_loop_that_spins_is_saturated_only_where_it_falls_behind(
             rows["planned_ns"] = rows["sent_ns"] - late_ms * 1_000_000
 
     found = judged(tmp_path, spin, of=OPEN)
-    assert found["generator"]["cpu_percent_median"] == 96
-    assert [reason["code"] for reason in found["reasons"]] == codes
+    assert found.generator.cpu_percent_median == 96
+    assert [reason.code for reason in found.reasons] == codes
 
 
 def test_dropped_lines_that_the_controller_saw_count_without_a_number(tmp_path: Path) -> None:
-    (found,) = judged(tmp_path, event("log_lines_dropped"))["reasons"]
-    assert found["code"] == "log_lines_dropped" and "it was" in found["message"]
+    (found,) = judged(tmp_path, event("log_lines_dropped")).reasons
+    assert found.code == "log_lines_dropped" and "it was" in found.message
 
 
 def test_a_run_that_left_nothing_has_one_reason_not_five(tmp_path: Path) -> None:
     result = analyse.run(tmp_path, synthetic.spec())
-    assert [reason["code"] for reason in result["reasons"]] == ["interrupted"]
+    assert [reason.code for reason in result.reasons] == ["interrupted"]
 
 
 def test_a_failed_request_that_never_connected_is_failed_and_not_a_disagreement(tmp_path: Path) -> None:
     result = judged(tmp_path, synthetic.never_connected)
-    assert [reason["code"] for reason in result["reasons"]] == ["failed_answers"]
-    assert result["reconcile"]["never_connected"] == 1
+    assert [reason.code for reason in result.reasons] == ["failed_answers"]
+    assert result.reconcile.never_connected == 1
 
 
 def test_the_table_has_the_worst_reasons_first() -> None:
@@ -310,7 +311,7 @@ def test_codes_are_unique_and_every_reason_says_what_to_do() -> None:
 
 def overloaded(directory: Path, change: synthetic.Change = overload, **load: Any) -> list[str]:
     result = judged(directory, change, of=synthetic.spec(rate_rps=400.0, **load))
-    return [reason["code"] for reason in result["reasons"]]
+    return [reason.code for reason in result.reasons]
 
 
 def test_a_rate_that_changes_on_purpose_is_not_held_against_the_server(tmp_path: Path) -> None:
@@ -331,8 +332,8 @@ def test_a_change_of_latency_needs_a_size_and_ten_seconds(tmp_path: Path) -> Non
             rows["received_ns"] += ((rows["received_ns"] - rows["sent_ns"]) * 0.15 * along).astype(np.int64)
 
     result = judged(tmp_path / "a", slightly)
-    assert result["reasons"] == [] and 0.05 < result["steady"]["latency"]["low"] < result["steady"]["latency"]["change"]
+    assert result.reasons == [] and 0.05 < result.steady.latency.low < result.steady.latency.change
     short = synthetic.spec()
     short["measure"]["duration_s"] = 9.0
     result = judged(tmp_path / "b", slow_down, of=short)
-    assert result["reasons"] == [] and result["steady"]["latency"] is None
+    assert result.reasons == [] and result.steady.latency is None

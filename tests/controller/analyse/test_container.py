@@ -11,6 +11,8 @@ from loadproof import rundir
 from loadproof.analyse.container import usage
 from loadproof.analyse.notes import notes
 from loadproof.analyse.population import Window
+from loadproof.analyse.schema import Container
+from tests.controller.summaries import run_summary
 
 FACTS: dict[str, Any] = {"server": {"container": {"image": "i", "image_id": "sha256:0", "engine": {}, "removed": True}}}
 WINDOW = Window.of(2, 4)
@@ -37,7 +39,7 @@ def test_the_figures_are_of_the_window_and_memory_of_the_whole_run() -> None:
         "cpu_cfs_throttled_seconds_total": [0, 2, 2.0, 2.1, 2.1, 2.1, 2.4, 9],
     }
     found = usage(FACTS, sampled(series, [-1, 1, 2.1, 3, 4, 5, 6.1, 7]), WINDOW)
-    assert found == {
+    assert found is not None and found.model_dump() == {
         "image": "i",
         "image_id": "sha256:0",
         "engine": {},
@@ -54,7 +56,7 @@ def test_the_figures_are_of_the_window_and_memory_of_the_whole_run() -> None:
 def test_without_samples_there_are_nulls(times: list[float]) -> None:
     found = usage(FACTS, sampled({"cpu_usage_seconds_total": [1.0]} if times else {}, times), WINDOW)
     assert found is not None
-    assert {found[key] for key in found if key not in ("image", "image_id", "engine")} == {None}
+    assert set(found.model_dump(exclude={"image", "image_id", "engine"}).values()) == {None}
 
 
 def test_a_server_that_was_not_in_a_container_has_no_such_figures() -> None:
@@ -74,6 +76,7 @@ def test_a_reader_is_told_of_the_limit_and_of_what_may_be_left(
     seen: dict[str, Any], removed: bool, told: list[str]
 ) -> None:
     facts = {"server": {"container": {"removed": removed}}}
-    result = {"spec": {}, "events": [], "requests": {"ok": 0}, "server_container": seen, "complete": False}
-    found = [one for one in notes(facts, result, None) if "container" in one]
+    nothing = dict.fromkeys(Container.model_fields)
+    run = run_summary(complete=False).model_copy(update={"server_container": Container(**nothing | seen)})
+    found = [one for one in notes(facts, run, None) if "container" in one]
     assert len(found) == len(told) and all(text in one for text, one in zip(told, found, strict=True))

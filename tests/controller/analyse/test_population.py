@@ -21,11 +21,11 @@ def test_sent_is_the_sum_of_ok_failed_and_wrong(tmp_path: Path) -> None:
 
     records = Records(synthetic.run(tmp_path, harm))
     counts = records.counts(records.measured)
-    assert (counts["failed"], counts["wrong"]) == (
+    assert (counts.failed, counts.wrong) == (
         7,
         3,
     )  # two of the five were not verified: nobody knows that they are wrong
-    assert counts["sent"] == counts["ok"] + counts["failed"] + counts["wrong"] == records.measured.sum()
+    assert counts.sent == counts.ok + counts.failed + counts.wrong == records.measured.sum()
     assert records.errors(records.measured) == {"UNAVAILABLE": 7}
 
 
@@ -35,12 +35,12 @@ def test_a_failure_is_never_wrong_as_well(tmp_path: Path) -> None:
         made.records[1]["verified"] = True
 
     records = Records(synthetic.run(tmp_path, harm))
-    assert records.counts(records.measured)["wrong"] == 0
+    assert records.counts(records.measured).wrong == 0
 
 
 def test_a_run_without_records_has_none_of_anything(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    assert len(records) == 0 and records.counts(records.measured)["sent"] == 0
+    assert len(records) == 0 and records.counts(records.measured).sent == 0
     assert records.sent == 0 and records.errors(records.measured) == {}
 
 
@@ -61,5 +61,5 @@ def test_an_open_loops_latency_runs_from_the_planned_time(tmp_path: Path) -> Non
 def test_what_was_never_sent_is_neither_sent_nor_failed(tmp_path: Path) -> None:
     records = Records(synthetic.run(tmp_path, lambda made: synthetic.fail(made, 7, UNSENT)))
     counts = records.counts(records.measured)
-    assert (counts["unsent"], counts["failed"]) == (7, 0) and counts["sent"] == records.measured.sum() - 7
+    assert (counts.unsent, counts.failed) == (7, 0) and counts.sent == records.measured.sum() - 7
     assert records.sent == len(records) - 7 and records.errors(records.measured) == {}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from loadproof import analyse
+from loadproof.analyse import RunSummary
 from loadproof_clients.records import CONNECTION, LOST, TIMEOUT, UNREADABLE, UNSENT
 from tests.controller import synthetic
 from tests.controller.synthetic import MEASURE, Made
@@ -18,16 +19,16 @@ SESSIONS, REQUESTS = "haproxy_backend_sessions_total", "haproxy_backend_http_req
 SUCCESS = "ovms_requests_success"
 
 
-def analysed(directory: Path, change: synthetic.Change | None = None, **load: Any) -> dict[str, Any]:
+def analysed(directory: Path, change: synthetic.Change | None = None, **load: Any) -> RunSummary:
     return analyse.run(synthetic.run(directory, change, of=synthetic.spec(**load)), {})
 
 
-def named(run: dict[str, Any]) -> dict[str, int]:
-    return {row["name"]: row["count"] for row in run["accounts"]}
+def named(run: RunSummary) -> dict[str, int]:
+    return {row.name: row.count for row in run.accounts}
 
 
-def codes(run: dict[str, Any]) -> list[str]:
-    return [reason["code"] for reason in run["reasons"]]
+def codes(run: RunSummary) -> list[str]:
+    return [reason.code for reason in run.reasons]
 
 
 def fail(made: Made, worker: int, count: int, status: int, first: int = 10) -> list[str]:
@@ -201,7 +202,7 @@ def test_every_request_has_a_name_and_the_names_add_up(tmp_path: Path, situation
     expected, reasons = SITUATIONS[situation]
     counts = named(run)
     right = counts.pop("answered right")
-    assert (counts, codes(run), run["reconcile"]["differences"]) == (expected, reasons, [])
+    assert (counts, codes(run), run.reconcile.differences) == (expected, reasons, [])
     silent = 2 if situation is worker_died_and_was_closed_silently else 0
     assert rows_before == records_before and right + sum(counts.values()) == records_before + silent
 
@@ -231,7 +232,7 @@ def test_what_an_open_loop_planned_and_nobody_sent_has_a_name_of_its_own(tmp_pat
 )
 def test_what_nothing_explains_is_a_difference(tmp_path: Path, change: synthetic.Change, words: str) -> None:
     run = analysed(tmp_path, change)
-    assert "witnesses_disagree" in codes(run) and words in "; ".join(run["reconcile"]["differences"])
+    assert "witnesses_disagree" in codes(run) and words in "; ".join(run.reconcile.differences)
 
 
 def test_an_answered_request_without_a_line_is_a_difference_where_the_log_is_whole(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_an_answered_request_without_a_line_is_a_difference_where_the_log_is_who
         synthetic.add_to(made, SUCCESS, -1, method="ModelInfer")
 
     run = analysed(tmp_path, harm)
-    assert "1 of the client's 5,793 requests are not in the balancer's log" in run["reconcile"]["differences"]
+    assert "1 of the client's 5,793 requests are not in the balancer's log" in run.reconcile.differences
 
 
 def test_records_that_share_an_id_are_a_difference(tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_records_that_share_an_id_are_a_difference(tmp_path: Path) -> None:
         made.records[1]["sequence"][-1] = made.records[1]["sequence"][-2]
 
     run = analysed(tmp_path, harm)
-    assert "1 of the client's requests share an id with another" in run["reconcile"]["differences"]
+    assert "1 of the client's requests share an id with another" in run.reconcile.differences
 
 
 def test_a_request_that_was_logged_twice_has_one_row_too_many(tmp_path: Path) -> None:
@@ -260,39 +261,39 @@ def test_a_request_that_was_logged_twice_has_one_row_too_many(tmp_path: Path) ->
         synthetic.add_to(made, SUCCESS, 1, method="ModelInfer")
 
     run = analysed(tmp_path, harm)
-    assert run["requests"]["unaccounted"] == 1 and codes(run) == ["unaccounted_requests"]
+    assert run.requests.unaccounted == 1 and codes(run) == ["unaccounted_requests"]
 
 
 def test_a_witness_that_was_not_scraped_is_missed_only_if_something_was_sent(tmp_path: Path) -> None:
     def unscraped(made: Made) -> None:
         made.samples = made.samples[:1]
 
-    assert analysed(tmp_path, unscraped)["reconcile"]["differences"] == [
+    assert analysed(tmp_path, unscraped).reconcile.differences == [
         "the balancer's counters were not scraped",
         "the server's counters were not scraped",
     ]
 
 
 def test_a_direct_run_compares_client_and_server(tmp_path: Path) -> None:
-    assert analysed(tmp_path / "a", via="direct")["reconcile"]["differences"] == []
+    assert analysed(tmp_path / "a", via="direct").reconcile.differences == []
 
     def unsure(made: Made) -> None:
         fail(made, 1, 2, CONNECTION)
         synthetic.add_to(made, SUCCESS, -2, method="ModelInfer")
 
     run = analysed(tmp_path / "b", unsure, via="direct")
-    assert run["reconcile"]["differences"] == [] and named(run)["failed: connection"] == 2
+    assert run.reconcile.differences == [] and named(run)["failed: connection"] == 2
 
     def short(made: Made) -> None:
         synthetic.add_to(made, SUCCESS, -1, method="ModelInfer")
 
-    found = analysed(tmp_path / "c", short, via="direct")["reconcile"]["differences"]
+    found = analysed(tmp_path / "c", short, via="direct").reconcile.differences
     assert found == ["the client sent 5,793 requests, the server counted 5,792 (-1)"]
 
 
 def test_a_direct_run_that_lost_a_worker_may_have_served_more_than_there_are_records_of(tmp_path: Path) -> None:
     run = analysed(tmp_path, worker_died, via="direct")
-    assert run["reconcile"]["differences"] == [] and codes(run) == ["worker_died"]
+    assert run.reconcile.differences == [] and codes(run) == ["worker_died"]
 
 
 def test_a_server_that_restarted_is_told_and_its_counters_are_no_disagreement(tmp_path: Path) -> None:
@@ -304,5 +305,5 @@ def test_a_server_that_restarted_is_told_and_its_counters_are_no_disagreement(tm
         ]
 
     run = analysed(tmp_path, restart)
-    assert codes(run) == ["restarted"] and "the server" in run["reasons"][0]["message"]
-    assert run["reconcile"]["server_counted"] == 5793  # nothing was lost between two scrapes here
+    assert codes(run) == ["restarted"] and "the server" in run.reasons[0].message
+    assert run.reconcile.server_counted == 5793  # nothing was lost between two scrapes here

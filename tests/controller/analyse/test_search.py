@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadproof.analyse import checks, search
-from loadproof.analyse.search import Level
+from loadproof.analyse import RunSummary, search
+from loadproof.analyse.schema import Level, Limit
+from tests.controller.summaries import reason, run_summary
 from tests.truth.edge import highest_rate_rps, sojourn_s
 from tests.truth.session import Floats
 
@@ -19,33 +20,32 @@ RATE = {"key": "load.rate_rps", "low": 20.0, "high": None, "tolerance": 0.03, "t
 CLIENTS = {"key": "load.clients", "low": 4, "high": None, "tolerance": 0.03, "tries": 2}
 
 
-def run_at(wanted: dict[str, Any], value: float, slo: list[dict[str, Any]]) -> dict[str, Any]:
+def run_at(wanted: dict[str, Any], value: float, slo: list[Limit], *codes: str) -> RunSummary:
     section, _, key = wanted["key"].partition(".")
-    spec = {section: {key: value}}
-    return {
-        "name": f"{key}={value:g}",
-        "spec": spec,
-        "window": {"warmup_s": 1.0, "duration_s": 5.0},
-        "slo": slo,
-        "reasons": [],
-    }
+    return run_summary(
+        name=f"{key}={value:g}",
+        spec={section: {key: value}},
+        window={"warmup_s": 1.0, "duration_s": 5.0},
+        slo=slo,
+        reasons=[reason(code) for code in codes],
+    )
 
 
-def found(wanted: dict[str, Any], measure: Callable[[float], list[dict[str, Any]]]) -> tuple[dict[str, Any], list[Any]]:
+def found(wanted: dict[str, Any], measure: Callable[[float], list[Limit]]) -> tuple[Any, list[RunSummary]]:
     """The answer, once the search has ended by itself."""
-    runs: list[dict[str, Any]] = []
+    runs: list[RunSummary] = []
     while (value := search.next_value(wanted, search.levels(wanted, runs))) is not None:
         runs.append(run_at(wanted, value, measure(value)))
         assert len(runs) < 60
     return search.answer(wanted, runs), runs
 
 
-def p99(over: int, of: int) -> list[dict[str, Any]]:
+def p99(over: int, of: int) -> list[Limit]:
     return limit("p99", 50.0, {"over": over, "of": of, "worth": of})
 
 
-def limit(name: str, limit_ms: float, seen: dict[str, float]) -> list[dict[str, Any]]:
-    return [{"metric": f"{name}_ms", "limit": limit_ms, "value": None, "ok": False, **seen}]
+def limit(name: str, limit_ms: float, seen: dict[str, float]) -> list[Limit]:
+    return [Limit(metric=f"{name}_ms", limit=limit_ms, value=None, ok=False, **seen)]
 
 
 def queue(gaps_s: Floats, rng: np.random.Generator, service_s: float, noise: float, p: float, limit_ms: float) -> Any:
@@ -62,14 +62,14 @@ def test_the_edge_of_a_queue_is_found_within_five_percent(noise: float, seed: in
     """Constant arrivals, 8 ms each: under 125/s nothing waits long, over it the queue grows without bound."""
     rng = np.random.default_rng(seed)
 
-    def level(rate_rps: float) -> list[dict[str, Any]]:
+    def level(rate_rps: float) -> list[Limit]:
         gaps_s = np.full(int(10 * rate_rps), 1 / rate_rps)
         return limit("p99", 50.0, queue(gaps_s, rng, 0.008, noise, 0.99, 50.0))
 
     answer, _ = found(RATE, level)
-    assert answer["ended"] and answer["highest"] == pytest.approx(125, rel=0.05)
-    assert answer["highest"] < answer["fails_at"] <= answer["highest"] * 1.03
-    assert answer["seconds"] == 6.0 * sum(len(level["runs"]) for level in answer["levels"])
+    assert answer.ended and answer.highest == pytest.approx(125, rel=0.05)
+    assert answer.highest < answer.fails_at <= answer.highest * 1.03
+    assert answer.seconds == 6.0 * sum(len(level.runs) for level in answer.levels)
 
 
 SERVICE_S = 0.003 * (1 + 0.1 * np.random.default_rng(1).standard_normal(100_000))
@@ -77,15 +77,15 @@ EDGE_RPS = highest_rate_rps("poisson", SERVICE_S, 0.95, 0.06)
 
 
 def test_of_poisson_arrivals_whose_bursts_are_slow_together_the_edge_is_found_nearly_always() -> None:
-    def level(rng: np.random.Generator) -> Callable[[float], list[dict[str, Any]]]:
-        def measured(rate_rps: float) -> list[dict[str, Any]]:
+    def level(rng: np.random.Generator) -> Callable[[float], list[Limit]]:
+        def measured(rate_rps: float) -> list[Limit]:
             gaps_s = rng.exponential(1 / rate_rps, int(8 * rate_rps))
             return limit("p95", 60.0, queue(gaps_s, rng, 0.003, 0.1, 0.95, 60.0))
 
         return measured
 
     answers = [found(RATE | {"low": 50.0, "tries": 4}, level(np.random.default_rng(seed)))[0] for seed in range(40)]
-    assert sum(abs(answer["highest"] / EDGE_RPS - 1) <= 0.05 for answer in answers) >= 38
+    assert sum(abs(answer.highest / EDGE_RPS - 1) <= 0.05 for answer in answers) >= 38
 
 
 def test_at_the_edge_a_single_run_is_not_sure_of_anything() -> None:
@@ -104,16 +104,16 @@ def test_at_the_edge_a_single_run_is_not_sure_of_anything() -> None:
 @pytest.mark.parametrize("capacity", [1, 3, 4, 17, 100])
 def test_the_highest_number_of_clients_is_exact_where_levels_are_clear(capacity: int) -> None:
     answer, _ = found(CLIENTS | {"tolerance": 0.001}, lambda clients: p99(0 if clients <= capacity else 500, 1000))
-    assert (answer["highest"], answer["fails_at"]) == (capacity, capacity + 1)
+    assert (answer.highest, answer.fails_at) == (capacity, capacity + 1)
 
 
 def test_without_an_edge_it_ends_at_high_or_soon_below_low() -> None:
     answer, _ = found(RATE | {"high": 300.0}, lambda _: p99(0, 1000))
-    assert (answer["highest"], answer["fails_at"]) == (300.0, None)
+    assert (answer.highest, answer.fails_at) == (300.0, None)
     answer, _ = found(RATE, lambda _: p99(1000, 1000))
-    assert answer["highest"] is None and answer["fails_at"] < 20 / 2**8
+    assert answer.highest is None and answer.fails_at < 20 / 2**8
     answer, _ = found(CLIENTS, lambda _: p99(1000, 1000))
-    assert (answer["highest"], answer["fails_at"]) == (None, 1)
+    assert (answer.highest, answer.fails_at) == (None, 1)
 
 
 def test_a_level_near_the_edge_is_measured_again_and_pooled() -> None:
@@ -137,20 +137,27 @@ def test_a_level_near_the_edge_is_measured_again_and_pooled() -> None:
 
 
 def test_other_limits_are_kept_where_most_runs_keep_them() -> None:
-    rate = {"metric": "error_rate", "limit": 0.0, "value": 0.0, "ok": True}
-    assert search.judge([[rate], [rate | {"ok": False}], [rate]], last=True)[0] is True
-    assert search.judge([[rate | {"ok": False}]], last=False)[0] is False
-    assert search.judge([[*p99(0, 1000), rate | {"ok": False, "value": None}]], last=True) == (
+    rate = Limit(metric="error_rate", limit=0.0, value=0.0, ok=True)
+    broken = rate.model_copy(update={"ok": False})
+    unknown = broken.model_copy(update={"value": None})
+    assert search.judge([[rate], [broken], [rate]], last=True)[0] is True
+    assert search.judge([[broken]], last=False)[0] is False
+    assert search.judge([[*p99(0, 1000), unknown]], last=True) == (
         False,
         "0 of 1,000 requests over 50 ms: 0 % where 1 % may be; error_rate not known against 0",
     )
 
 
 def test_what_disturbed_a_level_is_told_with_it() -> None:
-    run = run_at(RATE, 20, p99(0, 1000)) | {"reasons": [{"code": "not_steady"}, {"code": "late_sends"}]}
-    (level,) = search.levels(RATE, [run])
+    (level,) = search.levels(RATE, [run_at(RATE, 20, p99(0, 1000), "not_steady", "late_sends")])
     assert level.doubts == ["late_sends"]
-    assert set(search.DISTURBANCES) <= {reason.code for reason in checks.REASONS}
+
+
+def test_what_may_not_be_the_servers_doing_follows_from_what_reasons_blame() -> None:
+    assert {
+        *("late_sends", "started_apart", "generator_saturated", "connection_limit", "near_ceiling"),
+        *("other_load", "cpu_stolen", "shared_cores", "cpu_speed_changed", "clock_stepped"),
+    } == search.DISTURBANCES
 
 
 def test_no_request_in_a_run_keeps_nothing() -> None:
@@ -158,6 +165,7 @@ def test_no_request_in_a_run_keeps_nothing() -> None:
 
 
 def test_a_bad_level_under_a_good_one_does_not_hide_it() -> None:
-    levels = [Level(10.0, True, "", [], 0), Level(20.0, False, "", [], 0), Level(30.0, True, "", [], 0)]
+    held = {10.0: True, 20.0: False, 30.0: True}
+    levels = [Level(value=value, holds=holds, why="", runs=[], seconds=0) for value, holds in held.items()]
     assert search.bracket(levels) == (30.0, None)
     assert math.isclose(search.next_value(RATE, levels) or 0, 60)

@@ -73,16 +73,16 @@ def test_bounds_hold_the_true_percentile_as_often_as_they_say() -> None:
 
 
 def test_latency_has_bounds_only_where_it_has_a_percentile() -> None:
-    latency = statistics.latency_ms(np.arange(1, 131)[::-1] * 1_000_000)
-    assert (latency["mean"], latency["p50"], latency["p95"], latency["max"]) == (65.5, 65.0, 124.0, 130.0)
-    assert latency["p99"] is latency["low"]["p99"] is latency["high"]["p99"] is None
-    assert latency["low"]["p95"] <= latency["p95"] <= latency["high"]["p95"]
+    latency: Any = statistics.latency_ms(np.arange(1, 131)[::-1] * 1_000_000)
+    assert (latency.mean, latency.p50, latency.p95, latency.max) == (65.5, 65.0, 124.0, 130.0)
+    assert latency.p99 is latency.low.p99 is latency.high.p99 is None
+    assert latency.low.p95 <= latency.p95 <= latency.high.p95
 
 
 def test_latency_of_nothing_is_null_throughout() -> None:
     latency = statistics.latency_ms(np.empty(0, np.int64))
     assert {latency[name] for name in ("mean", "p50", "p99", "max")} == {None}
-    assert set(latency["low"].values()) == set(latency["high"].values()) == {None}
+    assert set(dict(latency.low).values()) == set(dict(latency.high).values()) == {None}
 
 
 def test_a_bucket_holds_the_percentile_of_the_samples_behind_it() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from loadproof import analyse
-from loadproof.analyse import tune
+from loadproof.analyse import RunSummary, tune
 from loadproof.plan import Plan
 from loadproof.sections import Tune
+from tests.controller.summaries import run_summary
 
 Measured = tuple[float, float]  # inferences a second, the bound of p95 in ms
 Landscape = Callable[[dict[str, Any]], Measured]
@@ -24,22 +25,19 @@ def plan(**wanted: Any) -> dict[str, Any]:
     return Plan.model_validate(raw).model_dump()
 
 
-def run(settings: dict[str, Any], measured: Measured) -> dict[str, Any]:
+def run(settings: dict[str, Any], measured: Measured) -> RunSummary:
     spec: dict[str, Any] = {"server": {}, "load": {"batch": 1}, "measure": {"warmup_s": 1.0, "duration_s": 4.0}}
     for key, value in settings.items():
         section, _, name = key.partition(".")
         spec[section][name] = value
     rate, high_ms = measured
-    latency = {"p95": high_ms, "high": {"p95": high_ms}}
-    return {
-        "name": str(settings),
-        "verdict": "VALID",
-        "spec": spec,
-        "throughput_ips": rate,
-        "latency_ms": latency,
-        "requests": {"ok": 1000},
-        "slo": [],
-    }
+    return run_summary(
+        name=str(settings),
+        spec=spec,
+        throughput_ips=rate,
+        latency_ms={"p95": high_ms, "high": {"p95": high_ms}},
+        requests={"ok": 1000},
+    )
 
 
 def tuned(of: dict[str, Any], landscape: Landscape) -> list[dict[str, Any]]:
@@ -93,7 +91,7 @@ def test_where_nothing_keeps_the_limit_it_walks_towards_it() -> None:
 
     tried = tuned(plan(streams=[1, 2, 4], batch=[2, 4, 8, 16], tries=1), slow)
     assert {"server.streams": 4, "load.batch": 2} in tried
-    assert tune.answer(plan(batch=[2, 4]), [run({"load.batch": 2}, (1.0, 90.0))])["ended"] is False
+    assert tune.answer(plan(batch=[2, 4]), [run({"load.batch": 2}, (1.0, 90.0))]).ended is False
 
 
 def test_long_steps_come_before_short_ones() -> None:
@@ -121,7 +119,7 @@ def test_it_stops_at_its_number_of_runs_and_says_so() -> None:
     tried = tuned(of, lambda _: (noisy.random(), 1.0))
     assert 5 <= len(tried) <= 7
     answer = tune.answer(of, [run(one, (1.0, 1.0)) for one in tried])
-    assert answer["untried"] and answer["ended"] and answer["combinations"] == 80 and answer["seconds"] == 35.0
+    assert answer.untried and answer.ended and answer.combinations == 80 and answer.seconds == 35.0
 
 
 def test_runs_are_kept_back_for_the_finalists() -> None:
@@ -131,7 +129,7 @@ def test_runs_are_kept_back_for_the_finalists() -> None:
     tried = [one["load.batch"] for one in tuned(of, flat)]
     assert tried == [4, 8, 6, 2, 5, 3, 3, 4]  # 4 is never left: 3 is not better by over 5 %
     answer = tune.answer(of, [run({"load.batch": batch}, flat({"load.batch": batch})) for batch in tried])
-    assert [(one["name"], one["runs"]) for one in answer["finalists"]] == [
+    assert [(one.name, one.runs) for one in answer.finalists] == [
         ("{'load.batch': 3}", 2),
         ("{'load.batch': 4}", 2),
     ]
@@ -148,7 +146,8 @@ def test_what_is_better_by_less_than_the_tolerance_moves_it_nowhere() -> None:
 
 def test_without_a_bound_anything_with_one_is_better() -> None:
     measured = [run({"load.batch": 2}, (1.0, 90.0)), run({"load.batch": 4}, (1.0, 90.0))]
-    measured[0]["latency_ms"] = {"p95": None, "high": {"p95": None}}
+    nothing = measured[0].latency_ms.high.model_copy(update={"p95": None})
+    measured[0] = run_summary(**dict(measured[0]) | {"latency_ms": {"high": nothing}})
     assert tune.next_settings(plan(batch=[1, 2, 4, 8]), measured) == {"load.batch": 1}  # a long step from 4, not 2
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pytest
 
 from loadproof import rundir
 from loadproof.analyse import machine as analysis
+from loadproof.analyse import schema
 from loadproof.analyse.checks import REASONS
 from loadproof.analyse.population import Window
 from loadproof.collect.machine import CONTROLLER, Machine
+from tests.controller.summaries import run_summary
 
 HZ: Final = os.sysconf("SC_CLK_TCK")
 SELF: Final = os.getpid()  # the controller, in the recorded tree as well
@@ -257,7 +259,7 @@ def held_back(tree: Tree, second: int) -> None:
     tree.quota(throttled_us=250_000 + second * 40_000)
 
 
-def observed(tree: Tree, happening: Second) -> dict[str, Any]:
+def observed(tree: Tree, happening: Second) -> schema.Machine:
     """`machine` of a run over that tree, read once a second: half a second before the window to half after it."""
     happening(tree, 0)
     machine = tree.machine()
@@ -273,9 +275,9 @@ def observed(tree: Tree, happening: Second) -> dict[str, Any]:
     return found
 
 
-def told(found: Mapping[str, Any]) -> dict[str, str]:
+def told(found: schema.Machine) -> dict[str, str]:
     """The messages of the machine's reasons that hold, by code."""
-    run = {"machine": found, "window": {"duration_s": SECONDS}, "generator": {"clock_steps_ms": {}}}
+    run = run_summary(machine=found, window={"duration_s": SECONDS})
     judged = [reason for reason in REASONS if reason.code in OF_THE_MACHINE]
     held = [(reason, fields) for reason in judged if (fields := reason.fields(run)) is not None]
     return {reason.code: reason.message.format(**fields) for reason, fields in held}
@@ -284,8 +286,9 @@ def told(found: Mapping[str, Any]) -> dict[str, str]:
 def test_a_quiet_machine_raises_nothing(tree: Tree) -> None:
     found = observed(tree, quiet)
     assert told(found) == {}
-    assert found["other"]["mean"] == pytest.approx(0, abs=0.01) == found["steal"]["mean"]
-    assert (found["thermal_throttles"], found["quota_throttled_s"], found["pressure_percent"]) == (0, 0, 0)
+    assert found.other and found.steal
+    assert found.other.mean == pytest.approx(0, abs=0.01) == found.steal.mean
+    assert (found.thermal_throttles, found.quota_throttled_s, found.pressure_percent) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +313,8 @@ def test_what_the_kernel_shows_of_a_disturbance_is_its_reason_alone(
 
 
 def test_the_strangers_share_is_what_is_busy_less_the_runs_own(tree: Tree) -> None:
-    assert observed(tree, hogged)["other"]["mean"] == pytest.approx(25)
+    other = observed(tree, hogged).other
+    assert other and other.mean == pytest.approx(25)
 
 
 def test_the_controller_is_watched_from_the_beginning() -> None:

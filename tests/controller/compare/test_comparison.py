@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loadproof import analyse
-from loadproof.compare import comparison, sides, words
+from loadproof.compare import comparison, sides, texts
 from loadproof.compare.comparison import METRICS, Comparison
 from loadproof.compare.sides import summarised
 from loadproof.errors import UsageError
@@ -19,7 +19,7 @@ from tests.controller.compare import campaigns
 
 def test_every_compared_metric_is_one_of_the_summary(tmp_path: Path) -> None:
     summary = summarised(campaigns.repeats(tmp_path, 1, count=1))
-    assert set(METRICS) <= set(analyse.metrics(summary["runs"][0]))
+    assert set(METRICS) <= set(analyse.metrics(summary.runs[0]))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_with_fewer_than_five_repeats_seconds_within_the_runs_are_the_units(tmp_
     (pair,) = comparison.compare([few, many])[0].pairs
     assert pair.within and (pair.before, pair.after) == (2, 5)
     assert pair.verdict == "worse"
-    figures = [one["throughput_rps"] for one in summarised(few)["runs"]]
+    figures = [one.throughput_rps or 0 for one in summarised(few).runs]
     assert pair.changes["throughput_rps"].before == pytest.approx(sum(figures) / 2)
 
 
@@ -110,7 +110,7 @@ def test_runs_that_others_disturbed_are_left_out_where_five_without_are_there(tm
     (found,) = comparison.compare([a, enough])
     assert (found.pairs[0].after, found.pairs[0].verdict) == (5, "worse")
     assert found.disturbed == [f"{enough}: quick #6", f"{enough}: quick #7"] and found.flagged == []
-    assert any("disturbed are left out" in line and "quick #7" in line for line in words.warnings(found, []))
+    assert any("disturbed are left out" in line and "quick #7" in line for line in texts.warnings(found, []))
 
 
 def test_a_side_with_invalid_runs_only_proves_nothing(tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_a_key_that_is_younger_than_the_run_counts_with_its_default(tmp_path: Pa
 def test_runs_that_are_not_alike_are_refused_with_what_differs_and_the_option_that_allows_it(tmp_path: Path) -> None:
     old = sides.read(campaigns.campaign(tmp_path / "a", [campaigns.made(1, clients=2)]))
     new = sides.read(campaigns.campaign(tmp_path / "b", [campaigns.made(1, clients=4)]))
-    with pytest.raises(UsageError, match=r"has its like in .*; --across load.clients compares them") as caught:
+    with pytest.raises(
+        UsageError, match=r"no run of .* is in .* as well; --across load.clients compares them"
+    ) as caught:
         sides.match(old, new)
     assert caught.value.detail == "  load.clients: 2 | 4"
     assert caught.value.exit_code == 2

@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
+from loadproof.analyse import RunSummary
+from loadproof.analyse.schema import (
+    BucketLatency,
+    Energy,
+    SearchAnswer,
+    ServerWitness,
+    Trend,
+    TuneAnswer,
+    Witness,
+    Witnesses,
+)
 from loadproof.report import display
+from tests.controller.summaries import run_summary
 
 
 @pytest.mark.parametrize(
@@ -28,12 +40,12 @@ def test_a_figure_has_three_digits_or_so(value: float | None, text: str) -> None
 
 
 def test_bounds_that_are_open_say_so() -> None:
-    latency = {"low": {"p50": 1.0, "p99": 2.0, "p99_9": None}, "high": {"p50": 1.5, "p99": None, "p99_9": None}}
-    assert [display.bounds(latency, name) for name in latency["low"]] == ["1.00 to 1.50", "2.00 or more", "—"]
+    latency = run_summary(latency_ms={"low": {"p50": 1.0, "p99": 2.0}, "high": {"p50": 1.5}}).latency_ms
+    assert [display.bounds(latency, name) for name in ("p50", "p99", "p99_9")] == ["1.00 to 1.50", "2.00 or more", "—"]
 
 
 def test_a_witness_is_exact_or_a_bucket() -> None:
-    assert [display.of_witness(value) for value in (8.5, [6.4, 11.6], [90.0, None], None)] == [
+    assert [display.of_witness(value) for value in (8.5, (6.4, 11.6), (90.0, None), None)] == [
         "8.50",
         "6.40 to 11.6",
         "over 90.0",
@@ -41,14 +53,15 @@ def test_a_witness_is_exact_or_a_bucket() -> None:
     ]
 
 
-def run(
-    client: int, balancer: int | None, rows: int | None, server: int | None, differences: list[str]
-) -> dict[str, Any]:
-    counts = {"client": client, "balancer": balancer, "server": server}
-    return {
-        "witnesses": {name: None if count is None else {"requests": count} for name, count in counts.items()},
-        "reconcile": {"differences": differences, **({} if rows is None else {"balancer_rows": rows})},
-    }
+def run(client: int, balancer: int | None, rows: int | None, server: int, differences: list[str]) -> RunSummary:
+    latency = run_summary().witnesses.client.latency_ms
+    buckets = BucketLatency(**dict.fromkeys(BucketLatency.model_fields))
+    witnesses = Witnesses(
+        client=Witness(requests=client, latency_ms=latency),
+        balancer=None if balancer is None else Witness(requests=balancer, latency_ms=latency),
+        server=ServerWitness(requests=server, failed=0, latency_ms=buckets),
+    )
+    return run_summary(witnesses=witnesses, reconcile={"differences": differences, "balancer_rows": rows})
 
 
 def test_agreement_has_an_equals_sign_only_between_equal_counts() -> None:
@@ -60,8 +73,9 @@ def test_agreement_has_an_equals_sign_only_between_equal_counts() -> None:
 
 
 def test_a_campaign_is_as_good_as_its_worst_run() -> None:
-    assert display.verdict([{"verdict": "VALID"}, {"verdict": "INVALID"}, {"verdict": "FLAGGED"}]) == "INVALID"
-    assert display.verdict([{"verdict": "VALID"}, {"verdict": "FLAGGED"}]) == "FLAGGED"
+    valid, flagged, invalid = (run_summary(verdict=verdict) for verdict in ("VALID", "FLAGGED", "INVALID"))
+    assert display.verdict([valid, invalid, flagged]) == "INVALID"
+    assert display.verdict([valid, flagged]) == "FLAGGED"
     assert display.verdict([]) == "INVALID"
 
 
@@ -77,7 +91,7 @@ def test_the_environment_takes_a_line_a_fact() -> None:
 
 def test_the_load_is_told_in_a_line() -> None:
     spec = {"load": {"clients": 1, "processes": 1, "protocol": "rest", "via": "direct", "batch": 4}}
-    assert display.load(spec) == "1 client in 1 process, closed loop, REST, direct, batch 4"
+    assert display.load(spec) == "1 client in 1 process, closed loop, KServe v2, REST, direct, batch 4"
 
 
 def test_settings_leave_out_what_is_empty_and_write_tables_plainly() -> None:
@@ -107,28 +121,29 @@ def test_a_loop_says_how_requests_arrive(load: dict[str, Any], words: str) -> No
 
 
 def test_a_trend_comes_with_its_bounds() -> None:
-    assert display.change({"change": 0.31, "low": 0.12, "high": 0.5}) == "+31 % (99 % bounds +12 % to +50 %)"
+    assert (
+        display.change(Trend(median=1.0, change=0.31, low=0.12, high=0.5, confidence=0.99))
+        == "+31 % (99 % bounds +12 % to +50 %)"
+    )
     assert display.change(None) == "too few blocks"
 
 
 def test_money_and_energy_that_were_not_measured_are_told_as_such() -> None:
-    energy = {
-        "source": "rapl",
-        "problem": "no RAPL counters",
-        "watts": None,
-        "per_joule": None,
-        "per_joule_above_idle": None,
-    }
-    told = display.worth({"value": None, "energy": energy})
-    assert told == "power not measured: no RAPL counters"
-    stated = {**energy, "source": "constant", "problem": None, "watts": 250.0, "per_joule": 2.0}
-    assert display.worth({"energy": stated}).startswith(
+    nothing = dict.fromkeys(Energy.model_fields)
+    energy = nothing | {"source": "rapl", "problem": "no RAPL counters"}
+    assert display.worth(run_summary(energy=energy)) == "power not measured: no RAPL counters"
+    stated = nothing | {"source": "constant", "watts": 250.0, "per_joule": 2.0}
+    assert display.worth(run_summary(energy=stated)).startswith(
         "250 W (stated, not measured), 2.00 inferences/J, above idle not measured"
     )
 
 
-def searched(**more: Any) -> dict[str, Any]:
-    levels: Any = [{"value": 100.0, "doubts": ["other_load"]}, {"value": 110.0, "doubts": []}]
+def level(value: float, holds: bool, *doubts: str) -> dict[str, Any]:
+    return {"value": value, "holds": holds, "why": "", "runs": [], "seconds": 10.0, "doubts": doubts}
+
+
+def searched(**more: Any) -> SearchAnswer:
+    levels = [level(100.0, True, "other_load"), level(110.0, False)]
     found: dict[str, Any] = {
         "key": "load.rate_rps",
         "limits": {"p95_ms": 50.0},
@@ -136,13 +151,13 @@ def searched(**more: Any) -> dict[str, Any]:
         "fails_at": 110.0,
         "ended": True,
     }
-    return {**found, "seconds": 20.0, "levels": levels, **more}
+    return SearchAnswer.model_validate({**found, "seconds": 20.0, "levels": levels, **more})
 
 
 def test_a_search_says_where_it_may_not_have_been_the_server_that_failed() -> None:
     told = "The highest rate that keeps p95 within 50 ms is 100 requests/s; 110 does not"
     assert display.answer(searched()) == f"{told}. 2 levels, 20 s of load."
-    doubted = searched(levels=[{"value": 110.0, "doubts": ["late_sends", "other_load"]}])
+    doubted = searched(levels=[level(110.0, False, "late_sends", "other_load")])
     why = "but that may not be the server's doing (late_sends, other_load)"
     assert display.answer(doubted) == f"{told}, {why}. 1 levels, 20 s of load."
     none = searched(key="load.clients", highest=None, limits={"p99_9_ms": 5.0, "error_rate": 0.0}, ended=False)
@@ -154,9 +169,10 @@ def test_a_search_says_where_it_may_not_have_been_the_server_that_failed() -> No
 
 def tuned(*finalists: tuple[str, int, float, float], **more: Any) -> str:
     keys = ("name", "runs", "low_ips", "high_ips")
-    found = {"runs": 14, "seconds": 70.0, "measured": 11, "combinations": 96, "untried": 0, "ended": True}
+    found = {"axes": {}, "runs": 14, "seconds": 70.0, "measured": 11, "combinations": 96, "untried": 0, "ended": True}
     named = [dict(zip(keys, one, strict=True)) for one in finalists]
-    return display.tuning({**found, "tolerance": 0.05, "finalists": named, **more})
+    tune = TuneAnswer.model_validate({**found, "tolerance": 0.05, "finalists": named, **more})
+    return display.tuning(tune)
 
 
 def test_a_tuning_says_what_it_did_not_decide() -> None:

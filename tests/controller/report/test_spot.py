@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from loadproof import analyse, report, rundir
-from loadproof.report import display, spot, terminal
+from loadproof.analyse import Summary
+from loadproof.report import display, figures, spot, terminal
+from loadproof.report.style import Chart
 from tests.browser import browser
 from tests.controller import synthetic
 
@@ -40,7 +42,7 @@ def made_run(streams: int, service_ms: float, **load: int) -> synthetic.Made:
     return synthetic.make(streams, service_ms, of)
 
 
-def campaign(directory: Path, limit: float | None = 20.0) -> dict[str, Any]:
+def campaign(directory: Path, limit: float | None = 20.0) -> Summary:
     """Streams x batch, four configurations of 20 ms and less; the more work at a time, the slower and the more."""
     runs = []
     for streams, batch in ((1, 1), (1, 4), (2, 1), (2, 4)):
@@ -62,15 +64,21 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def answer(directory: Path) -> dict[str, Any]:
-    summary = rundir.read_summary(directory)
-    assert summary is not None
-    return dict(summary["sweet_spot"])
+def answer(directory: Path) -> Any:
+    summary = analyse.read(directory)
+    assert summary is not None and summary.sweet_spot is not None
+    return summary.sweet_spot
+
+
+def drawn(chart: Chart | None) -> Any:
+    """The chart as plotly itself understands it: raises on a key or value that plotly does not know."""
+    assert chart is not None
+    return go.Figure(chart)
 
 
 def test_the_answer_comes_first_on_the_terminal_and_in_both_reports(directory: Path) -> None:
     out = io.StringIO()
-    terminal.show(rundir.read_summary(directory) or {}, Console(file=out, width=200))
+    terminal.show(analyse.campaign(directory), Console(file=out, width=200))
     told = display.sweet_spot(answer(directory))
     assert told.startswith("Sweet spot: streams=2, batch=1: ") and "2 surely keep p95 within 20 ms" in told
     assert out.getvalue().startswith(told)
@@ -80,54 +88,56 @@ def test_the_answer_comes_first_on_the_terminal_and_in_both_reports(directory: P
 
 def test_the_mark_is_on_the_best_configuration(directory: Path) -> None:
     found = answer(directory)
-    charts = {key: go.Figure(chart) for key, chart in spot.charts(found).items()}  # raises on what plotly does not know
-    best = next(one for one in spot.movable(found)["rows"] if one["name"] == found["best"])
-    mark = next(trace for trace in charts["spot"].data if trace.name == spot.MARK)
+    movable: Any = spot.movable(found)
+    best = next(one for one in movable["rows"] if one["name"] == found.best)
+    mark = next(trace for trace in drawn(spot.throughput_by_latency(found, 380)).data if trace.name == spot.MARK)
     assert [mark.x[0], mark.y[0]] == best["spot"]
-    (frame,) = charts["heat"].layout.shapes
+    (frame,) = drawn(spot.streams_by_batch(found, 180)).layout.shapes
     assert frame.visible and {side: frame[side] for side in ("x0", "x1", "y0", "y1")} == best["heat"]
 
 
 def test_the_chart_shows_bound_percentile_and_front(directory: Path) -> None:
     found = answer(directory)
-    traces = {trace.name: trace for trace in go.Figure(spot.charts(found)["spot"]).data}
-    rows = found["configurations"]
-    assert list(traces["configurations"].y) == [one["latency_high_ms"] for one in rows]
+    traces = {trace.name: trace for trace in drawn(spot.throughput_by_latency(found, 380)).data}
+    rows = found.configurations
+    assert list(traces["configurations"].y) == [one.latency_high_ms for one in rows]
     ends = [
         high - down
         for high, down in zip(traces["configurations"].y, traces["configurations"].error_y.arrayminus, strict=True)
     ]
-    assert ends == pytest.approx([one["latency_ms"] for one in rows])
-    assert list(traces["Pareto front"].x) == sorted(one["throughput_ips"] for one in rows if one["front"])
+    assert ends == pytest.approx([one.latency_ms for one in rows])
+    assert list(traces["Pareto front"].x) == sorted(one.throughput_ips for one in rows if one.front)
 
 
 def test_a_heat_map_needs_streams_and_batch(tmp_path: Path) -> None:
     runs = [(f"clients={n}", synthetic.make(n, of=synthetic.spec(clients=n))) for n in (2, 4)]
-    found = analyse.campaign(synthetic.campaign(tmp_path, runs))["sweet_spot"]
-    assert set(spot.charts(found)) == {"spot"}
+    summary = analyse.campaign(synthetic.campaign(tmp_path, runs))
+    assert set(figures.charts(figures.of_campaign(summary))) == {"spot", "spent"}
 
 
 def test_no_limit_and_no_answer_have_words_of_their_own(tmp_path: Path) -> None:
-    assert "no latency limit is set" in display.sweet_spot(campaign(tmp_path / "no", None)["sweet_spot"])
-    told = display.sweet_spot(campaign(tmp_path / "tight", 0.5)["sweet_spot"])
+    campaign(tmp_path / "no", None)
+    assert "no latency limit is set" in display.sweet_spot(answer(tmp_path / "no"))
+    campaign(tmp_path / "tight", 0.5)
+    told = display.sweet_spot(answer(tmp_path / "tight"))
     assert told.startswith("None of 4 configurations surely keeps p95 within 0.5 ms: the least upper bound is ")
 
 
 def test_in_a_browser_the_limit_is_moved_and_the_mark_follows(directory: Path, tmp_path: Path) -> None:
-    rows = {one["name"]: one for one in answer(directory)["configurations"]}
+    rows = {one.name: one for one in answer(directory).configurations}
     fast, loose = rows["streams=1, batch=1"], rows["streams=2, batch=4"]
-    between = (fast["latency_high_ms"] + rows["streams=2, batch=1"]["latency_high_ms"]) / 2
+    between = (fast.latency_high_ms + rows["streams=2, batch=1"].latency_high_ms) / 2
     with browser(tmp_path / "profile") as page:
         page.open(directory / "report.html")
         page.wait_for("document.querySelectorAll('#spot.js-plotly-plot, #heat.js-plotly-plot').length === 2")
         assert page.value("document.getElementById('spot').getBoundingClientRect().top < innerHeight - 300")
         marks = []
-        for limit in (between, loose["latency_high_ms"] + 1, 0.01):
+        for limit in (between, loose.latency_high_ms + 1, 0.01):
             _move(page, limit)
             marks.append([page.value(MARKED), page.value(FRAMED)])
         first, last = [-0.5, 0.5, -0.5, 0.5], [0.5, 1.5, 0.5, 1.5]
-        assert marks[0] == [[fast["throughput_ips"], fast["latency_high_ms"]], first]
-        assert marks[1] == [[loose["throughput_ips"], loose["latency_high_ms"]], last]
+        assert marks[0] == [[fast.throughput_ips, fast.latency_high_ms], first]
+        assert marks[1] == [[loose.throughput_ips, loose.latency_high_ms], last]
         assert marks[2] == [[None, None], None]
         assert page.value("document.querySelectorAll('#heat .shapelayer path').length") == 0
         assert page.value("document.getElementById('spot').layout.shapes[0].y0") == 0.01

@@ -20,7 +20,7 @@ def test_the_bars_of_a_request_add_up_to_its_latency(tmp_path: Path, via: str, a
     synthetic.run(tmp_path, of=synthetic.spec(via=via, arrivals=arrivals, **rate))
     records = Records(tmp_path, is_open=arrivals != "closed")
     sample = waterfall(tmp_path, records, records.measured & records.good, synthetic.T0_US)
-    figure = go.Figure(stages.waterfall(sample))
+    figure = go.Figure(stages.waterfall(sample, 560))
     sums = [sum(bar.x[number] for bar in figure.data) for number in range(len(sample))]
     assert sums == pytest.approx([one["stamps_ms"][-1] for one in sample], rel=1e-3)
     names = [bar.name for bar in figure.data]
@@ -30,4 +30,6 @@ def test_the_bars_of_a_request_add_up_to_its_latency(tmp_path: Path, via: str, a
 
 
 def test_a_single_request_is_a_chart_too(tmp_path: Path) -> None:
-    assert go.Figure(stages.waterfall([{"id": "a", "percentile": 100.0, "stamps_ms": [0.0, 5.0]}])).data[0].x == (5.0,)
+    assert go.Figure(stages.waterfall([{"id": "a", "percentile": 100.0, "stamps_ms": [0.0, 5.0]}], 560)).data[0].x == (
+        5.0,
+    )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from loadproof import analyse
+from loadproof.analyse import Summary
 from loadproof.report import terminal
 from tests.controller import synthetic
 
 
-def shown(summary: dict[str, Any], width: int, color: bool = False) -> str:
+def shown(summary: Summary, width: int, color: bool = False) -> str:
     out = io.StringIO()
     terminal.show(
         summary, Console(file=out, width=width, force_terminal=color, color_system="standard" if color else None)
@@ -23,7 +23,7 @@ def shown(summary: dict[str, Any], width: int, color: bool = False) -> str:
 
 
 @pytest.fixture
-def summary(tmp_path: Path) -> dict[str, Any]:
+def summary(tmp_path: Path) -> Summary:
     bad = synthetic.make(2, of=synthetic.spec(clients=8))
     synthetic.fail(bad, 3)
     synthetic.drop_rows(bad, 2)
@@ -33,14 +33,14 @@ def summary(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_every_figure_fits_the_terminal(summary: dict[str, Any], width: int) -> None:
+def test_every_figure_fits_the_terminal(summary: Summary, width: int) -> None:
     text = shown(summary, width)
     assert max(len(line) for line in text.splitlines()) <= width and "…" not in text
     for words in ("VALID", "INVALID", "4,748", "8.01", "12.3", "17.4", "p99 ms"):
         assert words in text
 
 
-def test_reasons_come_with_their_cures_and_limits_with_their_figures(summary: dict[str, Any]) -> None:
+def test_reasons_come_with_their_cures_and_limits_with_their_figures(summary: Summary) -> None:
     text = shown(summary, 200)
     assert "UNAVAILABLE 3" in text and "Read logs/server.log" in text
     assert "2 lines of the balancer's log were lost" in text and "broken slo.p99_ms = 1, measured" in text
@@ -48,7 +48,7 @@ def test_reasons_come_with_their_cures_and_limits_with_their_figures(summary: di
 
 
 @pytest.mark.parametrize("width", [60, 80])
-def test_what_is_wrapped_ends_without_spaces(summary: dict[str, Any], width: int) -> None:
+def test_what_is_wrapped_ends_without_spaces(summary: Summary, width: int) -> None:
     words = shown(summary, width).partition("load.clients=8\nwitnesses")[2]
     assert words and [line for line in words.splitlines() if line != line.rstrip()] == []
 
@@ -70,7 +70,7 @@ def test_a_single_run_shows_that_its_witnesses_agree(tmp_path: Path) -> None:
     assert "witnesses agree: client 5,793 = balancer 5,793 = server 5,793" in text
 
 
-def test_colours_are_for_terminals_only(summary: dict[str, Any]) -> None:
+def test_colours_are_for_terminals_only(summary: Summary) -> None:
     assert "\x1b[" not in shown(summary, 80) and "\x1b[1;31mINVALID" in shown(summary, 80, color=True)
 
 

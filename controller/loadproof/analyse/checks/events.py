@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-Facts = Mapping[str, Any]
+from loadproof.analyse.schema import Event, RunSummary
+
+Fields = Mapping[str, object]  # what a reason's message needs
 
 
-def event(code: str) -> Callable[[Facts], Facts | None]:
+def event(code: str) -> Callable[[RunSummary], Fields | None]:
     """Holds where the controller saw `code` happen."""
 
-    def fields(run: Facts) -> Facts | None:
-        seen = [event for event in run["events"] if event["code"] == code]
-        return {"message": "; ".join(_told(event) for event in seen)} if seen else None
+    def fields(run: RunSummary) -> Fields | None:
+        seen = [event for event in run.events if event.code == code]
+        return {"message": "; ".join(_with_time(event) for event in seen)} if seen else None
 
     return fields
 
 
-def _told(event: Facts) -> str:
-    at = event.get("time_s")
-    return str(event["message"]) if at is None else f"{event['message']} (at {at:.1f} s)"
+def _with_time(event: Event) -> str:
+    return event.message if event.time_s is None else f"{event.message} (at {event.time_s:.1f} s)"
 
 
-def interrupted(run: Facts) -> Facts | None:
-    if not run["complete"]:
+def interrupted(run: RunSummary) -> Fields | None:
+    if not run.complete:
         return {"message": "The run ended before its records were written"}
     return event("interrupted")(run)
 
 
-def restarted(run: Facts) -> Facts | None:
-    sources = run["reconcile"]["restarted"]
+def restarted(run: RunSummary) -> Fields | None:
+    sources = run.reconcile.restarted
     return {"who": " and ".join(f"the {source}" for source in sources)} if sources else None
 
 
-def model_changed(run: Facts) -> Facts | None:
-    # What died or began again tells of itself otherwise, and that is told already.
-    ended = restarted(run) or any(event["code"] == "server_died" for event in run["events"])
-    return {"changes": "; ".join(run["model_changes"])} if run["model_changes"] and not ended else None
+def model_changed(run: RunSummary) -> Fields | None:
+    # A server that died or began again has a reason of its own.
+    ended = restarted(run) or run.saw("server_died")
+    return {"changes": "; ".join(run.model_changes)} if run.model_changes and not ended else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadproof.analyse.checks.events import Facts
-from loadproof.analyse.words import figure, percent
+from loadproof.analyse.checks.events import Fields
+from loadproof.analyse.formats import figure, percent
+from loadproof.analyse.schema import RunSummary
 
 SATURATED_CPU_PERCENT: Final = 90  # of one core: a worker is one thread
 BEHIND_MS: Final = 1.0  # of lateness in the median: an open loop that has time to spare waits for the next send
@@ -22,64 +23,65 @@ LATE_SHARE: Final = 0.01  # of the sends; perf_analyzer warns there
 STARTS_APART_MS: Final = 250  # a process on a busy machine may lose its core for a tenth of a second
 
 
-def in_flight_limit(run: Facts) -> Facts | None:
-    unsent = run["generator"]["unsent"]
-    return {"unsent": unsent, "limit": run["spec"]["load"].get("max_in_flight", 10_000)} if unsent else None
+def in_flight_limit(run: RunSummary) -> Fields | None:
+    unsent = run.generator.unsent
+    return {"unsent": unsent, "limit": run.load.get("max_in_flight", 10_000)} if unsent else None
 
 
-def connection_limit(run: Facts) -> Facts | None:
-    told = []
-    if (run["interference"] or {}).get("full"):
-        told.append("the balancer took no more connections for a time")
-    if full_s := run["generator"]["streams_full"]:
-        told.append(f"all streams of a worker's connections were in use in {full_s} of its readings")
-    return {"message": " and ".join(told).capitalize()} if told else None
+def connection_limit(run: RunSummary) -> Fields | None:
+    found = []
+    if run.interference and run.interference.full:
+        found.append("the balancer took no more connections for a time")
+    if full_s := run.generator.streams_full:
+        found.append(f"all streams of a worker's connections were in use in {full_s} of its readings")
+    return {"message": " and ".join(found).capitalize()} if found else None
 
 
-def late_sends(run: Facts) -> Facts | None:
-    late = run["generator"]["late"]
-    if late is None or late["over"] <= LATE_SHARE * late["of"] or late["low"] <= LATE_SHARE:
+def late_sends(run: RunSummary) -> Fields | None:
+    late = run.generator.late
+    if late is None or late.over <= LATE_SHARE * late.of or late.low <= LATE_SHARE:
         return None
-    return {**late, "share": percent(late["over"] / late["of"], digits=1)}
+    return {**dict(late), "share": percent(late.over / late.of, digits=1)}
 
 
-def saturated(run: Facts) -> Facts | None:
-    generator = run["generator"]
+def saturated(run: RunSummary) -> Fields | None:
+    generator, found = run.generator, []
     # The median over the window: one busy second is not saturation.
-    cpu, late_ms, told = generator["cpu_percent_median"], generator["lateness_ms_p50_worst"], []
+    cpu, late_ms = generator.cpu_percent_median, generator.lateness_ms_p50_worst
     # An open loop spins before each send, and at a high rate all the time: it is busy when it falls behind its plan.
     in_time = late_ms is not None and late_ms <= BEHIND_MS
     if cpu is not None and cpu > SATURATED_CPU_PERCENT and not in_time:
-        told.append(f"used {cpu:.0f} % of a core or more for half of the window")
-    stood, waited = generator["stood"], (generator["waited"] or {}).get("mean") or 0
-    # A loop that had no core could not run: that is the machine's lack, and told as such.
-    if stood and stood["mean"] - waited > STOOD_PERCENT and (stood["low"] or 0) - waited > STOOD_BOUND:
-        told.append(f"stood still for {stood['mean']:.0f} % of the window")
-    if (gc := generator["gc"]) and gc["mean"] > GC_PERCENT and (gc["low"] or 0) > GC_BOUND:
-        told.append(f"collected garbage for {gc['mean']:.0f} % of it")
-    return {"message": " and ".join(told)} if told else None
+        found.append(f"used {cpu:.0f} % of a core or more for half of the window")
+    stood, waited = generator.stood, generator.waited.mean if generator.waited else 0
+    # A loop that had no core could not run: that is the machine's lack, for which there are other reasons.
+    if stood and stood.mean - waited > STOOD_PERCENT and (stood.low or 0) - waited > STOOD_BOUND:
+        found.append(f"stood still for {stood.mean:.0f} % of the window")
+    if (gc := generator.gc) and gc.mean > GC_PERCENT and (gc.low or 0) > GC_BOUND:
+        found.append(f"collected garbage for {gc.mean:.0f} % of it")
+    return {"message": " and ".join(found)} if found else None
 
 
-def started_apart(run: Facts) -> Facts | None:
-    apart, bound = run["generator"]["starts_apart_ms"], run["generator"]["clock_bound_ms_max"]
-    if apart is None or apart <= STARTS_APART_MS + bound:
+def started_apart(run: RunSummary) -> Fields | None:
+    apart_ms = run.generator.starts_apart_ms
+    if apart_ms is None or apart_ms <= STARTS_APART_MS + run.generator.clock_bound_ms_max:
         return None
-    return {"apart_ms": apart, "warmup_s": run["window"]["warmup_s"]}
+    return {"apart_ms": apart_ms}
 
 
-def near_ceiling(run: Facts) -> Facts | None:
-    return _surely(run["generator"], "ceiling_share", NEAR_CEILING, NEAR_CEILING_BOUND)
-
-
-def mostly_floor(run: Facts) -> Facts | None:
-    # Near its ceiling a client queues within itself, and the floor of one that is alone says less than that.
-    found = _surely(run["generator"], "floor_share", MOSTLY_FLOOR, MOSTLY_FLOOR_BOUND)
-    return found and {**found, "floor_ms": figure(found["floor_p50_ms"])}
-
-
-def _surely(state: Facts, name: str, least: float, bound: float) -> Facts | None:
-    """The share is that large, and its 99 % bound excludes the smaller one; never where it is not known."""
-    share, low = state.get(name), state.get(f"{name}_low")
-    if share is None or low is None or share < least or low <= bound:
+def near_ceiling(run: RunSummary) -> Fields | None:
+    share, low = run.generator.ceiling_share, run.generator.ceiling_share_low
+    if share is None or not _surely(share, low, NEAR_CEILING, NEAR_CEILING_BOUND):
         return None
-    return {**state, "share": percent(share)}
+    return {"share": percent(share), "ceiling_rps": run.generator.ceiling_rps}
+
+
+def mostly_floor(run: RunSummary) -> Fields | None:
+    share, low = run.generator.floor_share, run.generator.floor_share_low
+    if share is None or not _surely(share, low, MOSTLY_FLOOR, MOSTLY_FLOOR_BOUND):
+        return None
+    return {"share": percent(share), "floor_ms": figure(run.generator.floor_p50_ms)}
+
+
+def _surely(share: float, low: float | None, least: float, bound: float) -> bool:
+    """The share is that large, and its 99 % bound excludes the smaller one."""
+    return share >= least and low is not None and low > bound

@@ -1,4 +1,4 @@
-"""How a comparison is put into words: shared by the terminal, the markdown and the JUnit file."""
+"""The sentences about a comparison, shared by the terminal, the markdown and the JUnit file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def change(row: Change) -> str:
 
 
 def bounds(interval: Interval | None) -> str:
-    """`-12.1 to -6.6 %`; an open side is told as such."""
+    """`-12.1 to -6.6 %`; an open side says so."""
     if interval is None or (interval.low == 0 and math.isinf(interval.high)):
         return display.ABSENT
     low = "any" if interval.low == 0 else percent(interval.low).removesuffix(" %")

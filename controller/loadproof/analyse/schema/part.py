@@ -1,0 +1,24 @@
+"""The base of all types of summary.json: they never change, and reading one ignores keys that it does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Table = dict[str, Any]  # a section of the plan, a model's record, facts of a machine: whatever wrote it knows its keys
+
+
+class Part(BaseModel):
+    """A part of summary.json; its dump has the keys of the file.
+
+    A key that came later than the first version has None as its default: what an older directory lacks is null.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    def _named(self, name: str) -> Any:
+        """The field of that name; KeyError where there is none."""
+        if name not in type(self).model_fields:
+            raise KeyError(name)
+        return getattr(self, name)
