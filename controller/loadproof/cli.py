@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -302,9 +302,12 @@ def model_list(repository: Repository = MODELS) -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the plan's JSON Schema, for editors."""
-    print(json.dumps(plans.Plan.model_json_schema(), indent=2))
+def schema(of: Annotated[Literal["plan", "summary"], typer.Argument(help="plan, or summary.json")] = "plan") -> None:
+    """Print a JSON Schema: the plan's, for editors, or that of summary.json, for programs that read it."""
+    from loadproof.analyse import Summary
+
+    found = plans.Plan.model_json_schema() if of == "plan" else Summary.model_json_schema(mode="serialization")
+    print(json.dumps(found, indent=2))
 
 
 def _host_port(address: str, option: str) -> tuple[str, int]:

@@ -83,7 +83,7 @@ GENERATOR: Final = pa.schema(
     ]
 )
 # Columns that came later: null where a table was written without them.
-_ADDED: Final = {"connections", "verify_us", "ship_us", *GENERATOR.names[8:]}
+_ADDED: Final = {"first_byte_ns", "connections", "verify_us", "ship_us", *GENERATOR.names[8:]}
 
 # Rows of a piece, where a table is made or read in pieces: what a long run needs in memory stays bounded.
 PIECE_ROWS: Final = 1 << 20

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loadproof import rundir
-from loadproof_clients.records import CONNECTION, PHASES, RECORD
+from loadproof_clients.records import CONNECTION, PHASES, RECORD, UNKNOWN_NS
 
 T0_US = 1_790_000_000_000_000
 REFERENCE, AUDIT, WARMUP, MEASURE, DRAIN = (
@@ -227,6 +227,7 @@ def _worker(rng: np.random.Generator, clients: range, service_ms: float, window_
         part = np.zeros(len(sent), RECORD)
         part["planned_ns"] = part["sent_ns"] = sent
         part["received_ns"], part["client"] = sent + latency, client
+        part["first_byte_ns"] = UNKNOWN_NS
         part["phase"] = np.where(sent < window_s[0] * 1e9, WARMUP, MEASURE)
         parts.append(part)
     rows = np.sort(np.concatenate(parts), order="sent_ns")
@@ -248,6 +249,7 @@ def _open_worker(load: dict[str, Any]) -> Callable[..., Array]:
         rows["client"] = np.array(clients)[np.arange(count) % len(clients)]
         rows["phase"] = np.where(rows["planned_ns"] < window_s[0] * 1e9, WARMUP, MEASURE)
         rows["sequence"], rows["payload"] = np.arange(count), np.arange(count) % 32
+        rows["first_byte_ns"] = UNKNOWN_NS
         rows["verified"] = rows["correct"] = True
         return rows
 
@@ -257,7 +259,7 @@ def _open_worker(load: dict[str, Any]) -> Callable[..., Array]:
 def _before(rng: np.random.Generator, service_ms: float) -> Array:
     """The audit (fresh inputs, and after each the first again) and the references, one in flight."""
     rows = np.zeros(BEFORE, RECORD)
-    rows["sequence"] = np.arange(BEFORE)
+    rows["sequence"], rows["first_byte_ns"] = np.arange(BEFORE), UNKNOWN_NS
     rows["phase"] = np.where(rows["sequence"] < 64, AUDIT, REFERENCE)
     rows["payload"][:64:2] = rows["payload"][64:] = np.arange(32)
     rows["sent_ns"] = rows["planned_ns"] = -(5_500_000_000 - np.arange(BEFORE) * 50_000_000)

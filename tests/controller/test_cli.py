@@ -147,8 +147,20 @@ def test_history_shows_every_campaign_below_a_directory(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.count("2026-09-21 13:46") == 2, done.stderr
 
 
-def test_the_schema_is_json() -> None:
-    assert "properties" in json.loads(loadproof("schema").stdout)
+def test_the_schema_is_that_of_the_plan_unless_another_is_asked_for() -> None:
+    plan = loadproof("schema").stdout
+    assert {"server", "load", "measure"} <= set(json.loads(plan)["properties"]) and loadproof(
+        "schema", "plan"
+    ).stdout == plan
+    summary = json.loads(loadproof("schema", "summary").stdout)
+    assert {"schema", "campaign", "runs"} <= set(summary["properties"])
+    assert summary["$defs"]["RunSummary"]["properties"]["throughput_rps"]["description"].startswith("good answers")
+
+
+def test_a_schema_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    done = loadproof("schema", "nonsense")
+    assert done.returncode == 2 and done.stdout == ""
+    assert all(f"'{name}'" in done.stderr for name in ("nonsense", "plan", "summary"))
 
 
 def test_the_model_list_names_the_catalogue(tmp_path: Path) -> None:
