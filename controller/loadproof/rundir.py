@@ -1,4 +1,4 @@
-"""The run directory: the one place that knows its file names and schemas; writers are atomic, readers bear gaps.
+"""The run directory: the one place that knows its file names and schemas; writers are atomic, readers accept gaps.
 
 Schema 1. A table that was never written (a run that died early) reads as an empty one; a broken one is an error.
 """
@@ -158,7 +158,7 @@ def write_campaign(campaign: Path, facts: Mapping[str, Any]) -> None:
 
 
 def write_summary(campaign: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """`summary.json`, and `rows` (flat, alike, one a run) as `summary.csv`."""
+    """`summary.json`, and `rows` (flat, with the same keys, one a run) as `summary.csv`."""
     _write_json(campaign / "summary.json", summary)
 
     def table(path: Path) -> None:
@@ -291,7 +291,7 @@ def _read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None) ->
     wanted = _wanted(schema, columns)
     if not path.exists():
         return wanted.empty_table()
-    with _told(path), pq.ParquetFile(path) as file:
+    with _named_errors(path), pq.ParquetFile(path) as file:
         return _complete(file.read(_there(file, wanted)), wanted)
 
 
@@ -299,7 +299,7 @@ def _read_pieces(path: Path, schema: pa.Schema, columns: Sequence[str]) -> Itera
     wanted = _wanted(schema, columns)
     if not path.exists():
         return
-    with _told(path), pq.ParquetFile(path) as file:
+    with _named_errors(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(PIECE_ROWS, columns=_there(file, wanted)):
             yield _complete(pa.Table.from_batches([batch]), wanted)
 
@@ -313,7 +313,8 @@ def _there(file: pq.ParquetFile, wanted: pa.Schema) -> list[str]:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _named_errors(path: Path) -> Iterator[None]:
+    """What cannot be read raises RunDirectoryError with the file's name."""
     try:
         yield
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -38,7 +38,7 @@ def accounts(
     """Every request of the whole run by name; what did not happen is left out, but for good answers.
 
     `terms` are those of `reconcile`; `planned` is how many requests the plan of an open loop has: these, audit
-    and references are the sum of all counts but those that are not ours. A direct run has no balancer to tell why a
+    and references are the sum of all counts but those that are not ours. A direct run has no balancer that shows why a
     request failed.
     """
     everything = np.ones(len(records), bool)

@@ -1,4 +1,4 @@
-"""How figures and shares are written, in reasons, notes and reports alike."""
+"""How figures and shares are written, in reasons, notes and reports."""
 
 from __future__ import annotations
 

@@ -36,11 +36,11 @@ def state(directory: Path, facts: Mapping[str, Any], records: Records, window: W
     `stood`, `gc`, `waited`: share of the window in which the event loop stood still, garbage was collected, threads had
     no core, each {mean, low} of the worst worker in percent. `clock_steps_ms`: by how much each worker's wall clock was
     set. `streams_full`: seconds in which a worker had as many requests in flight as its connections have streams, or
-    told of one that waited for a stream.
+    reported one that waited for a stream.
     """
     table = rundir.read_generator(directory)
     time_s = table["time_s"].to_numpy()
-    # A reading tells of the second before it.
+    # A reading is of the second before it.
     inside = table.filter(pa.array((time_s * 1e9 > window.start) & (time_s * 1e9 <= window.end + 1e9)))
     cpu, worker = inside["cpu_percent"].to_numpy(), inside["worker"].to_numpy()
     medians = [float(np.median(cpu[worker == one])) for one in np.unique(worker)]

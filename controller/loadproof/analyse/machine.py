@@ -24,7 +24,7 @@ def state(samples: pa.Table, window: Window, requests: int) -> Machine | None:
     `other`: busy, and by none of the run's processes; null where those are not all to be seen. `steal`: taken by other
     guests of the host. Each {mean, low, high}, the bounds at 99 %. `pressure_percent`: share of the time in which some
     task of anybody waited for a CPU. `wait_ms_per_request`: what the run's processes waited for a CPU, all their
-    threads together, by party. `frequency`: its trend, null where it is not told.
+    threads together, by party. `frequency`: its trend, null where the kernel does not report it.
     """
     scrapes, edges = Scrapes(samples, "machine"), Edges(window.start / 1e9, window.end / 1e9)
     cpus = scrapes.latest("machine_cpus")

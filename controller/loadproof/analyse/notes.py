@@ -55,10 +55,10 @@ def _witnesses(facts: Facts, run: RunSummary) -> Iterator[str]:
     if not facts.get("server", {}).get("metrics", True):
         yield "The server shows no /metrics: its witness is missing; client and balancer are compared alone."
     if run.load.get("via") == "direct":
-        yield "Clients reached the server directly: no balancer bears witness."
-    if run.saw("server_died"):
+        yield "Clients reached the server directly: no balancer counted the requests."
+    if run.has_event("server_died"):
         yield "The server's counters ended with it: what it counted after the last scrape before that is not known."
-    if run.saw("balancer_died"):
+    if run.has_event("balancer_died"):
         yield "The balancer's counters and the end of its log were lost with it."
 
 

@@ -67,15 +67,15 @@ class Circumstances:
 
 def balancer_log(records: Records, joined: Joined, rows: pa.Table, incomplete_workers: Sequence[int]) -> BalancerLog:
     """Counts of `rows` (termination, server; in the order of `joined.row_keys`) against the records."""
-    own, cut, terminations = _fates(rows)
+    own, cut, terminations = _outcomes(rows)
     failed = ~records.answered & ~records.unsent
     matched = joined.row >= 0
     missing = ~matched & ~records.unsent
     given_up, maybe = missing & records.status_in(GIVEN_UP), missing & records.status_in(NOT_CONNECTED)
     known = np.zeros(len(joined.row_keys), bool)
     known[joined.row[matched]] = True
-    orphans = joined.row_keys[~known]
-    ours = orphans[orphans != UNKNOWN]
+    unmatched = joined.row_keys[~known]
+    ours = unmatched[unmatched != UNKNOWN]
     with_worker = np.isin(worker_of(ours), np.array(incomplete_workers, np.int64))
     failed_matched = np.flatnonzero(failed & matched)
     failed_rows = joined.row[failed_matched]
@@ -86,7 +86,7 @@ def balancer_log(records: Records, joined: Joined, rows: pa.Table, incomplete_wo
         own_answers=int(own.sum()),
         cut=int(cut.sum()),
         shared=int(matched.sum()) - int(known.sum()),
-        foreign=len(orphans) - len(ours),
+        foreign=len(unmatched) - len(ours),
         lost_with_worker=_by_phase(ours[with_worker]),
         unaccounted=_by_phase(ours[~with_worker]),
         answered_unlogged=int((missing & records.answered).sum()),
@@ -119,7 +119,7 @@ def reconcile(
         return Reconciliation(client_sent=sent, server_counted=counters.server, restarted=restarted, differences=found)
     losses = _losses(log, counters, known)
     wrong = _balancer(sent, log, counters, losses, known)
-    # The counter is what is compared with the server: a log that dropped lines is told above, once.
+    # The counter is what is compared with the server: a log that dropped lines has a difference of its own, above.
     requests = log.rows if counters.balancer is None else max(log.rows, counters.balancer)
     high = requests - log.own_answers + sum(losses[key] for key in ("closed_silently", "waiting", "closed_with_worker"))
     if known.balancer_died:  # what it had passed on and not yet logged
@@ -199,7 +199,7 @@ def _server(served: int | None, low: int, high: int, source: str, sent: int, kno
     return [f"{source} {bounds} requests, the server counted {served:,} ({off})"]
 
 
-def _fates(rows: pa.Table) -> tuple[Bools, Bools, NDArray[np.str_]]:
+def _outcomes(rows: pa.Table) -> tuple[Bools, Bools, NDArray[np.str_]]:
     """Of each row: it never reached the server; it was cut on its way; its termination, as HAProxy's %ts."""
     names, termination = rundir.codes(rows["termination"])
     servers, server = rundir.codes(rows["server"])

@@ -48,7 +48,7 @@ def levels(search: Mapping[str, Any], runs: Sequence[RunSummary]) -> list[Level]
 
 
 def judge(limits: Sequence[Sequence[Limit]], *, last: bool) -> tuple[bool | None, str]:
-    """Whether the runs of a level keep every limit, and the words for it; `limits` are each run's `slo` rows.
+    """Whether the runs of a level keep every limit, and why; `limits` are each run's `slo` rows.
 
     Of a percentile's limit, the requests over it are pooled: the 99 % bounds of their share decide, and after the last
     try the share itself does. Other limits are kept where most runs keep them.
@@ -148,7 +148,7 @@ def answer(search: Mapping[str, Any], runs: Sequence[RunSummary]) -> SearchAnswe
 
 
 def _rounded(value: float) -> float:
-    """To four digits: as fine as the search can tell, and readable."""
+    """To four digits: as fine as the search can decide, and readable."""
     return float(f"{value:.4g}")
 
 

@@ -188,7 +188,7 @@ def _interference(run: Path, samples: pa.Table, protocol: str, log: BalancerLog)
 def _full(scrapes: Scrapes, protocol: str) -> bool:
     """Whether its connections once reached the limit of the process, or the frontend's.
 
-    At its limit HAProxy takes no scrape either: what it tells afterwards, the most at once since its start, has it.
+    At its limit HAProxy takes no scrape either: what it reports afterwards, the most at once since its start, shows it.
     """
     frontend = f'{{"proxy": "{protocol}"}}'
     for levels, limits, labels in (

@@ -32,7 +32,7 @@ Groups = tuple[Sequence[Measured], Sequence[Measured]]  # of before and after
 
 @dataclass(frozen=True)
 class Change:
-    """One metric of runs of one spec; `ratio` is after / before, None where there is too little to tell it."""
+    """One metric of runs of one spec; `ratio` is after / before, None where too little was measured."""
 
     metric: str
     before: float | None

@@ -34,7 +34,7 @@ class Judged(NamedTuple):
 
 
 def read_gates(texts: Sequence[str]) -> list[Gate]:
-    """The gates that the texts mean; UsageError tells all mistakes at once, each with its cure."""
+    """The gates that the texts mean; UsageError names all mistakes at once, each with its cure."""
     gates, mistakes = [], []
     for text in texts:
         found = _GATE.fullmatch(text)

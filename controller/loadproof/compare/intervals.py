@@ -62,7 +62,7 @@ def over_repeats(before: Sequence[float], after: Sequence[float], confidence: fl
 def within_runs(metric: str, before: Blocks, after: Blocks, confidence: float) -> Interval | None:
     """The ratio after / before of `metric` over the blocks; None where a side has too few blocks or requests.
 
-    It tells whether these runs differ, not whether other runs would. Each side has bounds of its own (`of_blocks`);
+    It says whether these runs differ, not whether other runs would. Each side has bounds of its own (`of_blocks`);
     they are joined on the logarithms by MOVER, which takes each bound's distance as that side's error (Zou and Donner,
     "Construction of confidence limits about effect measures: a general approach", 2008).
     """

@@ -1,4 +1,4 @@
-"""How figures and facts are put into words: shared by the HTML and markdown reports and the terminal."""
+"""The sentences and figures of a report, shared by the HTML and markdown reports and the terminal."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def tuning(tune: TuneAnswer) -> str:
 
 
 def _finalists(tune: TuneAnswer) -> str:
-    """Whether the best was measured again, and whether it can be told from what came near it."""
+    """Whether the best was measured again, and whether it differs from what came near it."""
     if not tune.finalists:
         return ""
     best, *others = tune.finalists

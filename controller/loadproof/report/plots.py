@@ -153,7 +153,7 @@ def overview(runs: Sequence[RunSummary], height_px: int) -> Chart:
     labelled: set[str] = set()
     data = []
     for run in shown:
-        # Repeats lie on top of each other: the first bears the name.
+        # Repeats lie on top of each other: the first one is labelled.
         name, spec = run.name, json.dumps(run.spec, sort_keys=True)
         label = "" if spec in labelled else name
         labelled.add(spec)

@@ -57,7 +57,7 @@ def movable(spot: SweetSpot) -> dict[str, object]:
                 "eligible": sweet_spot.keeps(one.configuration, None),
                 "high": one.high_ms,
                 "rate": one.rate_ips,
-                "told": [display.figure(value) for value in (one.rate_ips, one.configuration.latency_ms, one.high_ms)],
+                "texts": [display.figure(value) for value in (one.rate_ips, one.configuration.latency_ms, one.high_ms)],
                 "spot": [one.rate_ips, one.high_ms],
                 "heat": grid.frame(one.configuration),
             }

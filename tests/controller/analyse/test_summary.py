@@ -86,7 +86,7 @@ def test_notes_tell_what_no_verdict_hangs_on(tmp_path: Path) -> None:
     result = analysed(tmp_path, external, of=synthetic.spec(via="direct", verify=0.25))
     assert result.verdict == "VALID" and result.witnesses.server is None
     notes = " ".join(result.notes)
-    for told in ("consistency, not correctness", "25 % of the answers", "no /metrics", "no balancer bears witness"):
+    for told in ("consistency, not correctness", "25 % of the answers", "no /metrics", "no balancer counted"):
         assert told in notes
     assert "not compared" in " ".join(analysed(tmp_path / "none", of=synthetic.spec(verify=0.0)).notes)
 

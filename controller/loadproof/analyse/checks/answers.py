@@ -60,6 +60,6 @@ def interfered(run: RunSummary) -> Fields | None:
     """The balancer did more than pass requests on; one whose server died has to answer itself."""
     counts = run.interference.model_dump(exclude={"full"}) if run.interference else {}
     found = {name: count for name, count in counts.items() if count}
-    if not found or run.saw("server_died", "balancer_died"):
+    if not found or run.has_event("server_died", "balancer_died"):
         return None
-    return {"deeds": ", ".join(f"{name} {count:,}" for name, count in found.items())}
+    return {"interference": ", ".join(f"{name} {count:,}" for name, count in found.items())}

@@ -64,7 +64,7 @@ def cold_start(run: RunSummary) -> Fields | None:
 def too_few_samples(run: RunSummary) -> Fields | None:
     """No percentile can be given at all, or none of those that the plan limits."""
     good = run.requests.ok
-    if not good or run.saw("interrupted"):
+    if not good or run.has_event("interrupted"):
         return None
     limits = [name for name in statistics.PERCENTILES if run.limits.get(f"{name}_ms") is not None]
     missing = [name for name in ("p50", *limits) if good < statistics.MINIMUM[statistics.PERCENTILES[name]]]

@@ -36,5 +36,5 @@ def restarted(run: RunSummary) -> Fields | None:
 
 def model_changed(run: RunSummary) -> Fields | None:
     # A server that died or began again has a reason of its own.
-    ended = restarted(run) or run.saw("server_died")
+    ended = restarted(run) or run.has_event("server_died")
     return {"changes": "; ".join(run.model_changes)} if run.model_changes and not ended else None

@@ -198,7 +198,7 @@ REASONS: Final = (
         "FLAGGED",
         "server",
         "Requests in flight grew by {grown:,.0f} along the window{answered}: more is offered than the server can do.",
-        "The latency tells of the window's length, not of the server: lower load.rate_rps until the queue stands.",
+        "The latency depends on the window's length, not on the server: lower load.rate_rps until the queue stands.",
         course.queue_growing,
     ),
     Reason(
@@ -255,7 +255,7 @@ REASONS: Final = (
         "balancer_interfered",
         "FLAGGED",
         "server",
-        "The balancer did not only pass requests on: {deeds}.",
+        "The balancer did not only pass requests on: {interference}.",
         "See logs/balancer.log, and the termination states in the report: the server refused or dropped connections.",
         answers.interfered,
     ),

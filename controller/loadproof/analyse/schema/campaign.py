@@ -39,7 +39,7 @@ class Level(Part):
     """What the runs at one value of a search say together."""
 
     value: float
-    holds: bool | None = Field(description="whether the limits are kept; null: it takes another run to tell")
+    holds: bool | None = Field(description="whether the limits are kept; null: it takes another run to decide")
     why: str
     runs: list[str]
     seconds: float = Field(description="of load")

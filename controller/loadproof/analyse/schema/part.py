@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-Table = dict[str, Any]  # a section of the plan, a model's record, facts of a machine: whatever wrote it knows its keys
+# A section of the plan, a model's record, facts of a machine: its keys are those of the version that wrote it.
+Table = dict[str, Any]
 
 
 class Part(BaseModel):

@@ -224,6 +224,6 @@ class RunSummary(Part):
         """The plan's `[slo]`."""
         return self.spec.get("slo", {})
 
-    def saw(self, *codes: str) -> bool:
+    def has_event(self, *codes: str) -> bool:
         """Whether the controller saw one of these events."""
         return any(event.code in codes for event in self.events)

@@ -45,7 +45,7 @@ if (movable) {
       if (!waiting.has(element)) Plotly.react(element, figure.data, figure.layout, config);
     }
     answer.textContent = best
-      ? `Sweet spot: ${best.name}: ${best.told[0]} inferences/s, ${percentile} ${best.told[1]} ms (upper bound ${best.told[2]} ms). ` +
+      ? `Sweet spot: ${best.name}: ${best.texts[0]} inferences/s, ${percentile} ${best.texts[1]} ms (upper bound ${best.texts[2]} ms). ` +
         `Of ${of} configurations ${kept} surely keep ${percentile} within ${limit} ms.`
       : `None of ${of} configurations surely keeps ${percentile} within ${limit} ms.`;
   };
