@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from pydantic import ValidationError
@@ -14,6 +14,8 @@ from loadproof.analyse import run_summary, search, sweet_spot, tune
 from loadproof.analyse.run_summary import metrics
 from loadproof.analyse.schema import Calibration, Campaign, Repeats, RunSummary, Summary
 from loadproof.errors import Exit
+
+NOT_COPIED: Final = ("schema", "runs", "plan")  # of campaign.json: summary.json has its own, and the runs their spec
 
 
 def campaign(directory: Path, known: Summary | None = None) -> Summary:
@@ -27,7 +29,7 @@ def campaign(directory: Path, known: Summary | None = None) -> Summary:
     planned = sorted(facts.get("runs", []), key=lambda one: (one.get("point", 1), one.get("repeat", 1)))
     begun = [one for one in planned if (directory / one["directory"]).is_dir()]
     counts = {"runs_planned": len(planned), "runs_missing": len(planned) - len(begun)}
-    head = Campaign.model_validate({**facts, **counts})
+    head = Campaign.model_validate({key: value for key, value in facts.items() if key not in NOT_COPIED} | counts)
     done = {one.directory: one for one in known.runs} if known else {}
     plan = facts.get("plan", {})
     runs = [done.get(one["directory"]) or _run(directory, one, head.calibration, plan.get("cost")) for one in begun]

@@ -83,6 +83,10 @@ def another_machine(facts: dict[str, Any]) -> None:
     facts["environment"]["packages"] |= {"openvino": "2026.5.0"}
 
 
+def test_what_others_did_to_the_machine_follows_from_what_reasons_blame() -> None:
+    assert {"other_load", "cpu_stolen"} == sides.BY_OTHERS
+
+
 def test_another_machine_is_refused_and_another_version_is_only_told(tmp_path: Path) -> None:
     a = campaigns.repeats(tmp_path / "a", 1, count=1)
     b = campaigns.repeats(tmp_path / "b", 2, count=1, change=another_machine)

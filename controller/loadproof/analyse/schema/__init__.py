@@ -23,7 +23,11 @@ from loadproof.analyse.schema.latency import (
     Percentiles,
     WitnessLatency,
 )
-from loadproof.analyse.schema.part import Part, Table
+from loadproof.analyse.schema.part import (
+    Copied,
+    Part,
+    Table,
+)
 from loadproof.analyse.schema.resources import (
     CalibratedRow,
     Calibration,
@@ -84,6 +88,7 @@ __all__ = [
     "ColdStart",
     "Configuration",
     "Container",
+    "Copied",
     "Counts",
     "CutShort",
     "Energy",

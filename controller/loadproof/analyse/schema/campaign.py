@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import Field
 
-from loadproof.analyse.schema.part import Part, Table
+from loadproof.analyse.schema.part import Copied, Part, Table
 from loadproof.analyse.schema.resources import Calibration
 from loadproof.analyse.schema.run import RunSummary
 
 Setting = bool | int | float | str | None  # a value of the plan
 
 
-class Campaign(Part):
+class Campaign(Copied):
     """What was run where, of campaign.json."""
 
     name: str

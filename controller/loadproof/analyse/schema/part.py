@@ -23,3 +23,9 @@ class Part(BaseModel):
         if name not in type(self).model_fields:
             raise KeyError(name)
         return getattr(self, name)
+
+
+class Copied(Part):
+    """A part that is copied from campaign.json or run.json: keys that are not known here stay in it."""
+
+    model_config = ConfigDict(extra="allow")

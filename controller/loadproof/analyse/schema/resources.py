@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from loadproof.analyse.schema.latency import Bucket
-from loadproof.analyse.schema.part import Part, Table
+from loadproof.analyse.schema.part import Copied, Part, Table
 
 
 class Trend(Part):
@@ -123,7 +123,7 @@ class Value(Part):
     per_million: float | None = Field(description="cost of a million inferences")
 
 
-class InProcess(Part):
+class InProcess(Copied):
     """Latency of benchmark_app, in ms."""
 
     mean: float
@@ -153,7 +153,7 @@ class Ceiling(Part):
     ladder: list[Rung]
 
 
-class CalibratedRow(Part):
+class CalibratedRow(Copied):
     """The ceiling and the floor of one worker process, over one transport; bounds are at 99 %."""
 
     api: str | None = None
@@ -171,7 +171,7 @@ class CalibratedRow(Part):
     requests: int | None = None
 
 
-class Calibration(Part):
+class Calibration(Copied):
     """What was known of the load generator's own limits; only a valid one has rows."""
 
     state: str

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from loadproof.analyse.schema.latency import Bounds, Latency
-from loadproof.analyse.schema.part import Part, Table
+from loadproof.analyse.schema.part import Copied, Part, Table
 from loadproof.analyse.schema.resources import Ceiling, Container, Energy, Generator, Machine, Trend, Value
 from loadproof.analyse.schema.witnesses import Account, Breakdown, Interference, Reconciliation, Witnesses
 
@@ -136,7 +136,7 @@ class MeasuredWindow(Part):
     duration_s: float | None
 
 
-class LogCounts(Part):
+class LogCounts(Copied):
     """Lines of the balancer's log."""
 
     lines: int
@@ -145,7 +145,7 @@ class LogCounts(Part):
     bad: int = Field(description="not understood")
 
 
-class Event(Part):
+class Event(Copied):
     """What the controller saw happen."""
 
     time_s: float | None = Field(None, description="from T0")
@@ -153,7 +153,7 @@ class Event(Part):
     message: str
 
 
-class CutShort(Part):
+class CutShort(Copied):
     """Why a search ended a level before its time: a limit was broken whatever had followed."""
 
     at_s: float = Field(description="from T0")
