@@ -95,6 +95,8 @@ def test_pages_follow_the_run(new_run: Callable[..., Run]) -> None:
     watcher = Watcher(run.begin("--metrics", "0", workers=2))
     assert run.finish() == 0
     assert watcher.last()["workers", "done"] == 2
+    (info,) = [labels for name, *labels in watcher.pages[0] if name == "run_info"]
+    assert info[:5] == ["kserve", "closed", "4", "double", "grpc"]
     phases = [phase for page in watcher.pages for phase in STAGES if page["phase", phase]]
     assert len(phases) == len(watcher.pages) and list(dict.fromkeys(phases)) == STAGES
     answered = [page["requests_total", "double", "ok", "measure"] for page in watcher.pages]

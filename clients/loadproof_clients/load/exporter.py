@@ -6,7 +6,7 @@ A page costs the master 2 ms of CPU, beside the load, which other processes make
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import gevent
@@ -15,12 +15,11 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from loadproof_clients.load.fleet import Node
+from loadproof_clients.load.fleet import Node, NodeState
 from loadproof_clients.load.live import Histogram, Live
-from loadproof_clients.spec import LoadSpec
+from loadproof_clients.load.run_state import Phase, RunState
 
 PREFIX: Final = "loadproof_client_"
-PHASES: Final = ("arming", "warmup", "measure", "drain")
 WATCHED_S: Final = 3.0  # who scraped within it is waited for when the run ends
 LINGER_S: Final = 3.0
 
@@ -36,11 +35,11 @@ _BY_WORKER: Final[tuple[tuple[str, str, Callable[[Node], float | None]], ...]] =
 
 
 class Exporter(Collector):
-    """Renders a run: what is counted in `live`, its workers, and the phase that it is in (one of PHASES)."""
+    """Renders a run: what is counted in `live`, its workers, and the phase that it is in."""
 
-    def __init__(self, spec: LoadSpec, nodes: Mapping[str, Node], phase: Callable[[], str]) -> None:
-        self.live = Live(spec.load.protocol)
-        self._spec, self._nodes, self._phase = spec, nodes, phase
+    def __init__(self, run: RunState) -> None:
+        self.live = Live(run.spec.load.protocol)
+        self._run, self._spec = run, run.spec
         self._scraped_s = float("-inf")
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -65,33 +64,31 @@ class Exporter(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric family, as prometheus_client asks for them."""
-        yield from self._run()
+        yield from self._run_facts()
         yield from self._requests()
-        nodes = list(self._nodes.values())
+        nodes = list(self._run.nodes.values())
         workers = GaugeMetricFamily(PREFIX + "workers", "Load-generating processes.", labels=["state"])
-        for state in ("running", "done", "lost"):
-            workers.add_metric([state], sum(_state(node) == state for node in nodes))
+        for state in NodeState:
+            workers.add_metric([state.name.lower()], sum(node.state is state for node in nodes))
         yield workers
         for name, text, read in _BY_WORKER:
             family = GaugeMetricFamily(PREFIX + name, text, labels=["worker"])
             for node in nodes:
-                if node.lost is None and (value := read(node)) is not None:
+                if node.state is not NodeState.LOST and (value := read(node)) is not None:
                     family.add_metric([str(node.number)], value)
             yield family
 
-    def _run(self) -> Iterator[Metric]:
+    def _run_facts(self) -> Iterator[Metric]:
         load = self._spec.load
         facts = {"run": self._spec.run, "model": self._spec.model}
-        facts |= {
-            key: str(value)
-            for key, value in load.model_dump(include={"protocol", "transport", "via", "arrivals", "clients"}).items()
-        }
+        keys = {"api", "protocol", "transport", "via", "arrivals", "clients"}
+        facts |= {key: str(value) for key, value in load.model_dump(include=keys).items()}
         info = GaugeMetricFamily(PREFIX + "run_info", "What the run is, in its labels; always 1.", labels=list(facts))
         info.add_metric(list(facts.values()), 1)
         yield info
         phases = GaugeMetricFamily(PREFIX + "phase", "1 for the phase that the run is in.", labels=["phase"])
-        now = self._phase()
-        for phase in PHASES:
+        now = self._run.phase()
+        for phase in Phase:
             phases.add_metric([phase], phase == now)
         yield phases
 
@@ -119,10 +116,6 @@ def _histogram(name: str, text: str, model: str, histogram: Histogram) -> Metric
     family = HistogramMetricFamily(PREFIX + name, text, labels=["model"])
     family.add_metric([model], list(zip(bounds, histogram.counts.cumsum().tolist(), strict=True)), histogram.sum_s)
     return family
-
-
-def _state(node: Node) -> str:
-    return "lost" if node.lost is not None else "done" if node.done else "running"
 
 
 def _reported(node: Node, key: str, factor: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +13,6 @@ import gevent
 import psutil
 from gevent.event import Event
 from gevent.queue import Queue
-from locust.dispatch import UsersDispatcher
 
 from loadproof_clients.load import clocks, messages
 from loadproof_clients.load.clocks import Exchange, Reading
@@ -22,23 +22,6 @@ from loadproof_clients.spool import Receiver
 
 SILENT_S_MAX: Final = 10.0  # a worker reports twice a second
 PONG_S_MAX: Final = 10.0
-
-
-class SpawnOnce(UsersDispatcher):  # type: ignore[misc]
-    """Locust's dispatcher without rebalancing: users are spread once, and a lost worker's are not started elsewhere.
-
-    Locust's `enable_rebalancing` covers only one of the ways in which its master starts users again; all ask these.
-    """
-
-    @property
-    def dispatch_in_progress(self) -> bool:
-        return True
-
-    def add_worker(self, worker_node: Any) -> None:
-        """A late worker gets no users."""
-
-    def remove_worker(self, worker_node: Any) -> None:
-        """A lost worker's users are lost."""
 
 
 class Refusal(NamedTuple):
@@ -68,10 +51,19 @@ def absent(here: Collection[Node], load: Load, where: str) -> str:
     return f"load.processes: only {len(here)} of {load.processes} workers came to {where}"
 
 
+class NodeState(Enum):
+    """What is still expected of a worker."""
+
+    RUNNING = auto()
+    DONE = auto()  # nothing: it delivered all its records
+    LOST = auto()  # nothing: it ended, is cut off, or did not deliver what it should have
+
+
 class Node:
     """One worker; `number` counts from 1.
 
-    `count` is told each piece of records that comes; `health` is the last row of clients.load.health that came.
+    `count` gets each piece of records that comes; `health` is the last row of load.health that came; `why_lost` is the
+    reason where the state is LOST.
     """
 
     def __init__(
@@ -92,17 +84,12 @@ class Node:
         self.health: dict[str, Any] = {}
         self.part_taken, self.loaded, self.armed = Event(), Event(), Event()
         self.pongs: Any = Queue()
-        self.done = False
-        self.lost: str | None = None
+        self.state = NodeState.RUNNING
+        self.why_lost = ""
         self.heard_s = time.monotonic()
         self.receiver = Receiver(records, count)
         self._spool = Path(hello["spool"])
         self._process = _process(self.pid) if hello["machine"] == messages.machine() else None
-
-    @property
-    def over(self) -> bool:
-        """Nothing more is expected of it."""
-        return self.done or self.lost is not None
 
     @property
     def local_pid(self) -> int | None:
@@ -132,7 +119,7 @@ class Node:
         self.counts |= {"sent": max(self.counts["sent"], self.receiver.rows - unsent), "unsent": unsent}
         if not _lives(self._process):
             self._spool.unlink(missing_ok=True)
-        self.lost = f"{self.lost}; {rows} records were recovered from its spool file"
+        self.why_lost = f"{self.why_lost}; {rows} records were recovered from its spool file"
 
     def read_clock(self, send: Any) -> Reading:
         """Before the run: `before` is its clock less ours; raises TimeoutError where it does not answer."""
@@ -167,7 +154,7 @@ class Node:
             "sent": self.counts["sent"],
             "unsent": self.counts["unsent"],
             "records": self.receiver.rows,
-            "complete": self.done,
+            "complete": self.state is NodeState.DONE,
             **(clocks.summary(self.before, self._after, time.monotonic_ns()) if self.before else {}),
         }
 
