@@ -17,13 +17,28 @@ class Carrier:
     """An API over one protocol.
 
     `transports` can carry it, the default first. `inference_path` is where inferences go: the whole path over gRPC,
-    how the path of a POST ends over REST. `ready_path`: a GET that answers 200 once the server is ready; empty where
-    that is asked otherwise.
+    how the path of a POST ends over REST. `backend` is HAProxy's backend that counts them and nothing else.
+    `ready_path`: a GET that answers 200 once the server is ready; empty where that is asked otherwise.
     """
 
     transports: tuple[str, ...]
     inference_path: str
+    backend: str
     ready_path: str = ""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Paths at the server's REST address where the controller asks, whatever carries the inferences.
+
+    `{model}` stands for the model's name. All are GETs, except `inference`. Empty: the API has no such question.
+    """
+
+    model_ready: str  # answers 200 once the model can be asked, with `ready_text` somewhere in the body
+    inference: str  # a POST that the balancer logs, also for a model that the server does not have
+    server: str = ""  # JSON with the server's `name` and `version`
+    model: str = ""  # JSON that describes the model's inputs and outputs
+    ready_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,7 @@ class Api:
 
     title: str
     carriers: Mapping[str, Carrier]
+    questions: Questions
     metric_labels: Mapping[str, str]
 
     def protocol(self) -> str:
@@ -43,9 +59,15 @@ APIS: Final[Mapping[str, Api]] = {
     "kserve": Api(
         title="KServe v2",
         carriers={
-            "grpc": Carrier(("tritonclient", "wire"), "/inference.GRPCInferenceService/ModelInfer"),
-            "rest": Carrier(("tritonclient", "wire"), "/infer", ready_path="/v2/health/ready"),
+            "grpc": Carrier(("tritonclient", "wire"), "/inference.GRPCInferenceService/ModelInfer", "grpc_infer"),
+            "rest": Carrier(("tritonclient", "wire"), "/infer", "rest_infer", ready_path="/v2/health/ready"),
         },
+        questions=Questions(
+            model_ready="/v2/models/{model}/ready",
+            inference="/v2/models/{model}/infer",
+            server="/v2",
+            model="/v2/models/{model}",
+        ),
         metric_labels={"api": "KServe", "method": "ModelInfer"},
     ),
 }

@@ -28,11 +28,11 @@ from loadproof_clients.null_server.grpc_side import (
     SETTINGS,
     WINDOW_UPDATE,
     frame,
-    is_inference,
 )
 from tests.clients.load_run import ROOT
 
 Ports = dict[str, int]
+KSERVE = answers.ANSWERS["kserve"]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def frames(stream: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
 def finished(said: tuple[int, int, int, bytes]) -> list[int]:
     """The stream that this frame ends, if it ends one."""
     kind, flags, stream, payload = said
-    assert kind != DATA or payload == answers.grpc_inference()
+    assert kind != DATA or payload == KSERVE.grpc_inference
     assert not (kind == HEADERS and flags & END_STREAM) or payload == answers.TRAILERS
     return [stream] if kind == HEADERS and flags & END_STREAM else []
 
@@ -119,7 +119,7 @@ def test_answers_wait_for_the_clients_window(ports: Ports) -> None:
         stream.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + asked)
         got = frames(stream)
         seen: list[int] = []
-        while len(seen) < 65_535 // len(answers.grpc_inference()):
+        while len(seen) < 65_535 // len(KSERVE.grpc_inference):
             seen += finished(next(got))
         stream.sendall(frame(PING, 0, 0, bytes(8)))
         while (said := next(got))[:2] != (PING, ACK):
@@ -137,7 +137,7 @@ def test_bytes_may_be_cut_anywhere(ports: Ports) -> None:
     http = b"POST /v2/models/m/infer HTTP/1.1\r\nExpect: 100-continue\r\ncontent-length: 3\r\n\r\nabc"
     talks = {
         "grpc": (PREFACE + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, 4, 1, b"\x83") + halves, answers.TRAILERS),
-        "rest": (http + b"GET /v2/health/ready HTTP/1.1\r\n\r\n", answers.rest_about()),
+        "rest": (http + b"GET /v2/health/ready HTTP/1.1\r\n\r\n", KSERVE.rest_about),
     }
     for protocol, (said, last) in talks.items():
         with socket.create_connection(("127.0.0.1", ports[protocol]), timeout=10) as stream:
@@ -147,7 +147,7 @@ def test_bytes_may_be_cut_anywhere(ports: Ports) -> None:
             got = b""
             while not got.endswith(last):
                 got += stream.recv(1 << 16)
-        assert (answers.grpc_inference() if protocol == "grpc" else answers.rest_inference()) in got
+        assert (KSERVE.grpc_inference if protocol == "grpc" else KSERVE.rest_inference) in got
     assert got.startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
@@ -163,9 +163,9 @@ def test_what_is_not_the_protocol_is_hung_up_on(ports: Ports) -> None:
 
 
 def test_an_inference_is_told_by_its_message() -> None:
-    assert is_inference(request())
-    assert is_inference(request()[:20])
-    assert is_inference(prefixed(service_pb2.ModelInferRequest(model_name="m", model_version="1", id="7")))
-    assert not is_inference(prefixed(service_pb2.ServerReadyRequest()))
-    assert not is_inference(prefixed(service_pb2.ModelMetadataRequest(name="m")))
-    assert not is_inference(prefixed(service_pb2.ModelReadyRequest(name="m", version="12")))
+    assert KSERVE.is_inference(request())
+    assert KSERVE.is_inference(request()[:20])
+    assert KSERVE.is_inference(prefixed(service_pb2.ModelInferRequest(model_name="m", model_version="1", id="7")))
+    assert not KSERVE.is_inference(prefixed(service_pb2.ServerReadyRequest()))
+    assert not KSERVE.is_inference(prefixed(service_pb2.ModelMetadataRequest(name="m")))
+    assert not KSERVE.is_inference(prefixed(service_pb2.ModelReadyRequest(name="m", version="12")))

@@ -1,6 +1,6 @@
 """The null server's gRPC side: as much of HTTP/2 (RFC 9113) as it takes to answer each stream with the same frames.
 
-Request headers are not decoded: whether it is an inference is told by the message, which costs less than HPACK would.
+Request headers are not decoded: the message shows whether it is an inference, which costs less than HPACK would.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 from typing import Any, Final
 
 from loadproof_clients.null_server import answers
+from loadproof_clients.null_server.answers import Answers
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
@@ -21,19 +22,6 @@ REFILL: Final = 1 << 24
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-def is_inference(message: bytes | bytearray) -> bool:
-    """Of the beginning of a gRPC message, prefix included: ModelInferRequest goes on after name and version; no other
-    request has anything else.
-    """
-    end, at = 5 + int.from_bytes(message[1:5], "big"), 5
-    for tag in (0x0A, 0x12):
-        if at + 1 < end and at + 1 < len(message) and message[at] == tag:
-            if message[at + 1] > 127:
-                return True  # a name of more than 127 bytes: only the load asks for it more than once
-            at += 2 + message[at + 1]
-    return at < end
 
 
 class Answer:
@@ -53,8 +41,9 @@ class Answer:
 class GrpcSide(asyncio.Protocol):
     """One connection."""
 
-    inference: Final = Answer(answers.grpc_inference())
-    about: Final = Answer(answers.grpc_about())
+    def __init__(self, answered: Answers) -> None:
+        self._inference, self._about = Answer(answered.grpc_inference), Answer(answered.grpc_about)
+        self._is_inference = answered.is_inference
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -108,7 +97,7 @@ class GrpcSide(asyncio.Protocol):
             self._taken = 0
         if flags & PADDED:
             payload = payload[1 : len(payload) - payload[0]]
-        kind = self._kinds.pop(stream, None) or (self.inference if is_inference(payload) else self.about)
+        kind = self._kinds.pop(stream, None) or (self._inference if self._is_inference(payload) else self._about)
         if not flags & END_STREAM:
             self._kinds[stream] = kind
         elif self._window >= kind.size:

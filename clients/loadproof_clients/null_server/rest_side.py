@@ -6,7 +6,7 @@ import asyncio
 import re
 from typing import Any, Final
 
-from loadproof_clients.null_server import answers
+from loadproof_clients.null_server.answers import Answers
 
 HEAD_MAX: Final = 1 << 16
 LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -16,8 +16,9 @@ WANTED: Final = re.compile(rb"\r\nexpect: *100-continue\r\n", re.IGNORECASE)
 class RestSide(asyncio.Protocol):
     """One connection; requests on it come one after the other. A body has to say its length."""
 
-    inference: Final = answers.rest_inference()
-    about: Final = answers.rest_about()
+    def __init__(self, answered: Answers, inference_path: str) -> None:
+        self._inference, self._about = answered.rest_inference, answered.rest_about
+        self._inference_path = inference_path.encode()
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -47,6 +48,6 @@ class RestSide(asyncio.Protocol):
         length = LENGTH.search(head)
         self._left = int(length[1]) if length else 0
         path = head[: head.index(b"\r\n")].split(b" ")[1]
-        self._answer = self.inference if path.endswith(b"/infer") else self.about
+        self._answer = self._inference if path.endswith(self._inference_path) else self._about
         if self._left and WANTED.search(head):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
