@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks import proof
 from loadproof import analyse, environment, report, rundir
-from loadproof.collect import gather
+from loadproof.run import gather
 from loadproof_clients.records import PHASES, RECORD
 
 WORKERS: Final = 4

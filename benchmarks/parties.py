@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,9 @@ from typing import Final
 import psutil
 
 from benchmarks.models import ROOT, Model
-from loadproof_server.dataplane.metric_names import INFERENCE_TIME_US, REQUESTS_SUCCESS
+from loadproof.collect.metrics_text import parse
+from loadproof.launch.ports import free_ports
+from loadproof_server.dataplane.metric_names import INFERENCE_TIME_US, METHOD, REQUESTS_SUCCESS
 
 OURS, PEER = "loadproof-server", "MLServer"
 PEER_PACKAGES: Final = ("mlserver==1.7.1", "openvino==2026.4.1")
@@ -130,12 +131,6 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"nothing listens on port {port} after 30 s")
 
 
-def free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [probe.getsockname()[1] for probe in probes]
-
-
 def peer_python(directory: Path) -> Path:
     """MLServer's interpreter, in an environment that is made where there is none."""
     python = directory / "bin" / "python"
@@ -150,8 +145,8 @@ def counted(address: str, name: str) -> float:
     """The sum of a counter's samples at /metrics."""
     with urllib.request.urlopen(f"http://{address}/metrics") as response:
         text = response.read().decode()
-    rows = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
-    return sum(float(value) for labels, value in rows if "method=" not in labels or 'method="ModelInfer"' in labels)
+    samples = [(json.loads(labels), value) for (found, labels), value in parse(text, name).items() if found == name]
+    return sum(value for labels, value in samples if labels.get("method", METHOD) == METHOD)
 
 
 def inferences(address: str) -> tuple[float, float]:

@@ -45,6 +45,7 @@ from benchmarks import mixed_load, parties
 from benchmarks.mixed_load import KINDS, Clients, Kind
 from benchmarks.models import ROOT, model_of
 from loadproof import environment
+from loadproof.launch.ports import free_ports
 
 CONFIDENCE: Final = 0.99
 GROWTH_MIB: Final = 1.0  # in ten minutes
@@ -205,7 +206,7 @@ def main() -> int:
     machine = {**environment.record(), "load_at_start": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as name:
         file, answers = configured(Path(name))
-        grpc_port, rest_port = parties.free_ports(2)
+        grpc_port, rest_port = free_ports(2)
         command = ["env", "MALLOC_TRIM_THRESHOLD_=131072", sys.executable, "-m", "loadproof_server.main"]
         command += ["--config_path", str(file), "--metrics_enable"]
         command += ["--port", str(grpc_port), "--rest_port", str(rest_port), "--log_level", "WARNING"]

@@ -40,13 +40,17 @@ SHOWN: Final = {  # of a row's figures, as the table names them
     **{"other_percent": "other %", "steal_percent": "steal %", "pressure_percent": "psi %"},
 }
 # One after the other: a transport never twice in a row
-WAYS: Final = (("wire", "grpc"), ("tritonclient", "grpc"), ("wire", "rest"), ("tritonclient", "rest"))
+CELLS: Final = tuple(
+    calibration.Cell("kserve", protocol, transport)
+    for protocol in ("grpc", "rest")
+    for transport in ("wire", "tritonclient")
+)
 
 
 def clean(runs: int, place: Path) -> list[dict[str, Any]]:
     """A row for each run; the calibration of this session is kept below `place`, not in the user's own."""
     os.environ["XDG_STATE_HOME"] = str(place / "state")
-    ways = calibration.calibrate(lambda text: print(text, file=sys.stderr, flush=True), WAYS)
+    ways = calibration.calibrate(lambda text: print(text, file=sys.stderr, flush=True), CELLS)
     calibration.write(ways)
     with null_server(place, delay_ms=0) as server:
         most_rps = [min(way["ceiling_rps"], together_rps(server, place, way)) for way in ways]

@@ -27,7 +27,8 @@ import psutil
 
 from benchmarks import h2load
 from benchmarks.models import ROOT, model_of
-from benchmarks.parties import counted, free_ports, started
+from benchmarks.parties import counted, started
+from loadproof.launch.ports import free_ports
 from loadproof_server.dataplane.metric_names import REQUESTS_SUCCESS
 
 ROUNDS: Final = 5

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
-from contextlib import ExitStack
+
+from loadproof.launch import ports
 
 
 def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
     """Different TCP ports that nothing listens on now, of this process's half of them where there are several."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
-    found: list[int] = []
-    with ExitStack() as stack:  # those of the other half are held, too, or would come again
-        while len(found) < number:
-            probe = stack.enter_context(socket.socket())
-            probe.bind((host, 0))
-            port = int(probe.getsockname()[1])
-            if not worker or port // 2 % 2 == int(worker) % 2:  # half of it: Linux binds ports of one parity
-                found.append(port)
-    return found
+    # Half of the number: Linux binds ports of one parity
+    return ports.free_ports(number, host, lambda port: not worker or port // 2 % 2 == int(worker) % 2)

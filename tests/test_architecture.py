@@ -36,8 +36,8 @@ ORDER = {  # of each package the rooms, lowest first
 UNORDERED: set[str] = {"loadproof"}
 Graph = Mapping[str, Iterable[str]]  # of each module, the modules that it imports
 OFFLINE = {"analyse", "compare", "report", "rundir.py"}
-# What the controller may import of the clients: plain data.
-CLIENTS_DATA = tuple(f"loadproof_clients.{room}" for room in ("apis", "records", "spec", "tensors"))
+# What the controller may import of the clients: plain data, and the reader of the kernel.
+CLIENTS_DATA = tuple(f"loadproof_clients.{room}" for room in ("apis", "kernel", "records", "spec", "tensors"))
 ONLINE_LIBRARIES = {"locust", "gevent", "grpc", "tritonclient", "openvino", "docker"}
 
 

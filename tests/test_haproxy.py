@@ -21,15 +21,29 @@ import grpc
 import pytest
 
 from loadproof.collect.balancer_log import Tally, read
+from loadproof.collect.metrics_text import values
 from loadproof.collect.scrape import Scraper
 from loadproof.errors import LoadproofError
-from loadproof.launch.balancer import require_room
+from loadproof.launch.balancer import check, inference_paths, require_room
+from loadproof.launch.component import RemoteComponent
+from loadproof.launch.target import Target
+from loadproof_clients.apis import APIS, Api, Carrier, Questions
 from tests.ports import free_ports
 
 CONFIGURATION = Path(__file__).parent.parent / "haproxy" / "haproxy.cfg"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 REST_INFER = "/v2/models/m/versions/1/infer"
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+TFS = Api(
+    title="another API",
+    carriers={
+        "grpc": Carrier(("grpcio",), PREDICT, "grpc_infer"),
+        "rest": Carrier(("http",), ":predict", "rest_infer", ready_path="/v1/ready"),
+    },
+    questions=Questions("/v1/models/{model}", "/v1/models/{model}:predict", ready_text="AVAILABLE"),
+    metric_labels={},
+)
 SLOW_S = 0.3
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -40,8 +54,10 @@ class RestServer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     seen: list[bytes]
+    asked: list[str] = []  # noqa: RUF012 - of all servers of a test
 
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         self._answer(b"")
 
     def do_POST(self) -> None:
@@ -92,7 +108,7 @@ class QuietServer(ThreadingHTTPServer):
 class Lab:
     """HAProxy and the collector before servers of this process; `finish` tells what was logged and counted."""
 
-    def __init__(self, directory: Path, server_grpc: str, server_rest: str, health: str) -> None:
+    def __init__(self, directory: Path, server_grpc: str, server_rest: str, **variables: str) -> None:
         self.log = directory / "requests.log"
         self.grpc, self.rest, stats = (f"127.0.0.1:{port}" for port in free_ports(3))
         command = [sys.executable, "-m", "loadproof.collect.log_collector", "--out", str(self.log)]
@@ -107,7 +123,7 @@ class Lab:
             "SERVER_GRPC": server_grpc,
             "SERVER_REST": server_rest,
             "LOG_TARGET": f"127.0.0.1:{port}",
-            "HEALTH": health,
+            **variables,
         }
         self.said = directory / "haproxy.log"
         with self.said.open("wb") as said:
@@ -127,15 +143,18 @@ class Lab:
         host, port = self.rest.split(":")
         return HTTPConnection(host, int(port), timeout=60)
 
-    def ask_rest(self, connection: HTTPConnection, body: bytes, **headers: str) -> tuple[int, bytes]:
-        connection.request("POST", REST_INFER, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    def ask_rest(
+        self, connection: HTTPConnection, body: bytes, path: str = REST_INFER, **headers: str
+    ) -> tuple[int, bytes]:
+        connection.request("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
         return answer.status, answer.read()
 
     def counted(self, name: str, backend: str) -> float:
         """The counter of HAProxy's backend, once it stands still."""
         assert self.scraper.until_agreed()
-        return self.scraper.total("balancer", f"haproxy_backend_{name}", backend)
+        samples = self.scraper.scrape()["balancer"] or {}
+        return sum(values(samples, f"haproxy_backend_{name}", proxy=backend))
 
     def finish(self) -> tuple[list[dict[str, Any]], Tally]:
         """The rows of the request log, and its tally; the collector ends."""
@@ -161,8 +180,8 @@ Rest = tuple[str, list[bytes]]  # its address, and the bodies it has seen
 def start(tmp_path: Path) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
-        def start(server_grpc: str = "", server_rest: str = "", health: str = "http") -> Lab:
-            lab = Lab(tmp_path, server_grpc, server_rest, health)
+        def start(server_grpc: str = "", server_rest: str = "", **variables: str) -> Lab:
+            lab = Lab(tmp_path, server_grpc, server_rest, **variables)
             stack.callback(lab.close)
             return lab
 
@@ -186,6 +205,10 @@ def grpc_server() -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(32), options=UNLIMITED)
     methods = {name: grpc.unary_unary_rpc_method_handler(infer) for name in ("ModelInfer", "ServerLive")}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods),))
+    predict = {"Predict": grpc.unary_unary_rpc_method_handler(infer)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", predict),)
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
@@ -333,7 +356,7 @@ def test_without_a_ready_server_the_balancer_answers_503_on_both_protocols(start
 
 def test_a_refused_connection_is_not_tried_again(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        lab = start(server_rest=f"127.0.0.1:{server.getsockname()[1]}", health="tcp")
+        lab = start(server_rest=f"127.0.0.1:{server.getsockname()[1]}", HEALTH="tcp")
         server.settimeout(30)
         with contextlib.closing(lab.connection()) as first:
             first.request("POST", REST_INFER, b"x")
@@ -387,6 +410,43 @@ def test_a_collector_that_stops_delays_no_request_and_loses_no_line(start: Start
     rows, tally = lab.finish()
     assert tally == Tally(rows=500)
     assert [row["id"] for row in rows] == [str(number) for number in range(500)]
+
+
+def test_another_api_s_inferences_are_logged_and_counted_and_nothing_else(
+    start: Start, grpc_server: str, rest_server: Rest
+) -> None:
+    target = Target("m", TFS, grpc_server, rest_server[0], None, RemoteComponent("the server", rest_server[0]))
+    lab = start(grpc_server, rest_server[0], **check(target), **inference_paths(TFS))
+    with lab.channel() as channel, contextlib.closing(lab.connection()) as connection:
+        assert lab.ask_grpc(channel, b"x", "g", PREDICT) == b"x"
+        lab.ask_grpc(channel, b"x", "kserve's", INFER)
+        assert lab.ask_rest(connection, b"x", "/v1/models/m/versions/1:predict", x_loadproof_id="r")[0] == 200
+        assert lab.ask_rest(connection, b"x", "/v1/models/m", x_loadproof_id="other")[0] == 200
+        assert lab.ask_rest(connection, b"x", REST_INFER, x_loadproof_id="kserve's")[0] == 200
+    for protocol, others in (("grpc", 1), ("rest", 2)):
+        assert lab.counted("http_requests_total", TFS.carriers[protocol].backend) == 1
+        assert lab.counted("http_requests_total", f"{protocol}_other") == others
+    wait_until(lambda: "/v1/ready" in RestServer.asked)
+    rows, tally = lab.finish()
+    assert (sorted(row["id"] for row in rows), tally) == (["g", "r"], Tally(rows=2))
+
+
+def test_a_stack_s_haproxy_can_log_the_inferences_of_several_apis(start: Start, rest_server: Rest) -> None:
+    lab = start(server_rest=rest_server[0], REST_INFERENCE="/infer :predict")
+    with contextlib.closing(lab.connection()) as connection:
+        for path in (REST_INFER, "/v1/models/m:predict", "/v1/models/m"):
+            assert lab.ask_rest(connection, b"x", path, x_loadproof_id=path)[0] == 200
+    rows, _ = lab.finish()
+    assert [row["id"] for row in rows] == [REST_INFER.replace("/", "%2F"), "%2Fv1%2Fmodels%2Fm%3Apredict"]
+
+
+def test_the_defaults_of_the_configuration_and_its_backends_are_those_of_kserve_s_row() -> None:
+    text = CONFIGURATION.read_text()
+    for protocol, carrier in APIS["kserve"].carriers.items():
+        assert f'"${{{protocol.upper()}_INFERENCE[*]-{carrier.inference_path}}}"' in text
+        assert carrier.ready_path in text
+    for carrier in (carrier for api in APIS.values() for carrier in api.carriers.values()):
+        assert f"\nbackend {carrier.backend} from inference\n" in text
 
 
 @pytest.mark.parametrize("absent", [("SERVER_GRPC", "GRPC_BIND"), ("SERVER_REST", "REST_BIND"), ("HEALTH",), ()])

@@ -18,7 +18,7 @@ from rich.console import Console
 from loadproof import analyse, calibration, environment, models, report, rundir
 from loadproof.analyse import Summary
 from loadproof.errors import LoadproofError, UsageError
-from loadproof.launch.load import Doors
+from loadproof.launch.endpoints import Endpoints
 from loadproof.launch.stack import Stack
 from loadproof.models import Model
 from loadproof.plan import Plan, Run
@@ -43,12 +43,12 @@ class Campaign:
     runs: list[Run]
     directory: Path
     repository: Path
-    doors: Doors = field(default_factory=Doors)
+    endpoints: Endpoints = field(default_factory=Endpoints)
     stack: Stack | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
-    def resumed(cls, directory: Path, repository: Path, doors: Doors, stack: Stack | None) -> Campaign:
+    def resumed(cls, directory: Path, repository: Path, endpoints: Endpoints, stack: Stack | None) -> Campaign:
         """The campaign of `directory` as it was planned; raises LoadproofError where nothing is left to do.
 
         UsageError where another version began it: half of its runs would be measured by one, half by the other.
@@ -64,14 +64,14 @@ class Campaign:
             raise LoadproofError(f"--resume {directory}: that campaign ended; nothing is left to do")
         plan = Plan.model_validate(facts["plan"])
         runs = [Run.model_validate({**one["spec"], **{k: one[k] for k in _NAMES}}) for one in facts["runs"]]
-        return cls(plan, runs, directory, repository, doors, stack, datetime.fromisoformat(facts["created"]))
+        return cls(plan, runs, directory, repository, endpoints, stack, datetime.fromisoformat(facts["created"]))
 
     def run(self, console: Console) -> Summary:
         """Measure every run, then write summary and report; returns the summary.
 
         On an error or Ctrl-C what was measured so far is saved, summarised and reported before the exception goes on.
         """
-        self._check_doors()
+        self._check_endpoints()
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             installed = {run.server.model: self._model(run) for run in self.runs}
@@ -96,13 +96,13 @@ class Campaign:
                         summary = analyse.campaign(self.directory, summary)
                         continue
                     model = installed[run.server.model]
-                    doors = replace(self.doors, last=self._is_last(number))
+                    endpoints = replace(self.endpoints, last=self._is_last(number))
                     try:
-                        measure(run, self._run_id(number), directory, model, view, doors, self.stack, self.plan)
+                        measure(run, self._run_id(number), directory, model, view, endpoints, self.stack, self.plan)
                     except LoadproofError as error:
-                        if not self._bears_a_refusal(summary):
+                        if not self._may_leave_out(summary):
                             raise
-                        view.stage(f"left out, since it cannot be had: {error}")
+                        view.stage(f"left out, since it did not start: {error}")
                     summary = analyse.campaign(self.directory, summary)
             self._write(interrupted=False)
         finally:
@@ -111,7 +111,7 @@ class Campaign:
         return summary
 
     def _clear_interrupted(self) -> None:
-        """What is measured again leaves nothing of the earlier try that a summary could still tell of."""
+        """What is measured again leaves nothing of the earlier try that a summary could still show."""
         for number in range(1, len(self.runs) + 1):
             directory = self._directory_of(number)
             if directory.exists() and not rundir.is_finished(directory):
@@ -130,28 +130,29 @@ class Campaign:
         settings = summary and analyse.next_settings(self.plan.model_dump(), summary.runs)
         if not settings:
             return False
-        alike = [run for run in self.runs if run.spec() == self.runs[0].at(settings).spec()]
-        point = alike[0].point if alike else 1 + max(run.point for run in self.runs)
-        self.runs.append(self.runs[0].at(settings, point, repeat=len(alike) + 1))
+        repeats = [run for run in self.runs if run.spec() == self.runs[0].at(settings).spec()]
+        point = repeats[0].point if repeats else 1 + max(run.point for run in self.runs)
+        self.runs.append(self.runs[0].at(settings, point, repeat=len(repeats) + 1))
         self._write(interrupted=True)
         return True
 
-    def _bears_a_refusal(self, summary: Summary | None) -> bool:
+    def _may_leave_out(self, summary: Summary | None) -> bool:
         """Whether a run that did not start is an answer: a tuning may try what this machine's server refuses."""
         return bool(self.plan.tune and summary and any(one.verdict != "INVALID" for one in summary.runs))
 
-    def _check_doors(self) -> None:
-        self.doors.require_free()
+    def _check_endpoints(self) -> None:
+        self.endpoints.require_free()
         if self.stack is not None:
             self.stack.check(self.runs)
             if any(run.server.ceiling for run in self.runs):
                 raise LoadproofError("server.ceiling: in a stack the server's platform is not ours; leave it out")
             return
+        host = self.endpoints.host
         for run in self.runs:
-            if run.load.expect_workers and not self.doors.port:
+            if run.load.expect_workers and not self.endpoints.port:
                 raise LoadproofError("load.expect_workers: workers from elsewhere need --listen HOST:PORT to come to")
-            if run.load.via == "direct" and run.server.is_on_loopback and self.doors.host != "127.0.0.1":
-                raise LoadproofError(f"--listen {self.doors.host}: our server is on loopback; use load.via=balancer")
+            if run.load.via == "direct" and run.server.is_on_loopback and host != "127.0.0.1":
+                raise LoadproofError(f"--listen {host}: our server is on loopback; use load.via=balancer")
 
     def _model(self, run: Run) -> Model | None:
         return None if run.server.launch == "external" else models.get(run.server.model, self.repository)

@@ -23,7 +23,7 @@ from loadproof.errors import Exit, LoadproofError
 
 if TYPE_CHECKING:
     from loadproof.campaign import Campaign
-    from loadproof.launch.load import Doors
+    from loadproof.launch.endpoints import Endpoints
     from loadproof.launch.stack import Stack
 
 app = typer.Typer(
@@ -100,12 +100,12 @@ def run(
     from loadproof.campaign import Campaign, output_directory
     from loadproof.report import terminal
 
-    standing = _stack(stack)
-    doors = _doors(listen, web, metrics) if standing is None else standing.doors(web, metrics)
+    deployed = _stack(stack)
+    endpoints = _endpoints(listen, web, metrics) if deployed is None else deployed.endpoints(web, metrics)
     if resume is not None:
         if plan or out or settings or dry_run:
             raise typer.BadParameter("goes alone: plan and results are in its DIR", param_hint="--resume")
-        campaign = Campaign.resumed(resume, repository, doors, standing)
+        campaign = Campaign.resumed(resume, repository, endpoints, deployed)
     elif plan is None:
         raise typer.BadParameter("give a plan, as in plans/quick.toml, or --resume DIR", param_hint="PLAN")
     else:
@@ -113,7 +113,7 @@ def run(
         if dry_run:
             _show_runs(checked, runs)
             return
-        campaign = Campaign(checked, runs, output_directory(out, checked), repository, doors, standing)
+        campaign = Campaign(checked, runs, output_directory(out, checked), repository, endpoints, deployed)
     console = Console(stderr=True)
     try:
         with contextlib.ExitStack() as watching:
@@ -274,13 +274,13 @@ def model_provide(
     """Have a stack's server serve what a plan's first run wants: for a server platform without a controller."""
     from loadproof import models
 
-    if (standing := _stack(stack)) is None:
+    if (deployed := _stack(stack)) is None:
         raise typer.BadParameter("give it: it says where the server is", param_hint="--stack")
     _, runs = plans.read(plan, settings or ())
     first = min(runs, key=lambda run: (run.repeat, run.point))
     model = models.get(first.server.model, repository)
-    standing.configure(first.server, model)
-    print(f"{standing.server_rest} serves {model.name} as {plan} wants it")
+    deployed.configure(first.server, model)
+    print(f"{deployed.server_rest} serves {model.name} as {plan} wants it")
 
 
 @model_app.command("list")
@@ -326,27 +326,27 @@ def _stack(text: str | None) -> Stack | None:
         raise typer.BadParameter(str(error), param_hint="--stack") from None
 
 
-def _doors(listen: str | None, web: int | None, metrics: int | None) -> Doors:
-    from loadproof.launch.load import Doors
+def _endpoints(listen: str | None, web: int | None, metrics: int | None) -> Endpoints:
+    from loadproof.launch.endpoints import Endpoints
 
     if listen is None:
-        return Doors(web_port=web, metrics_port=metrics)
+        return Endpoints(web_port=web, metrics_port=metrics)
     host, port = _host_port(listen, "--listen")
     if host in ("0.0.0.0", "::", "[::]"):
         raise typer.BadParameter(
             f"{listen}: give the address that the workers reach, not all of them", param_hint="--listen"
         )
-    return Doors(host, port, web, metrics)
+    return Endpoints(host, port, web, metrics)
 
 
 def _watch(campaign: Campaign, stack: contextlib.ExitStack, console: Console) -> None:
     """Starts a Prometheus that sees every run of the campaign; the clients get a port for it."""
     from loadproof.launch import prometheus
-    from loadproof.launch.child import free_ports
+    from loadproof.launch.ports import free_ports
 
-    doors, started = campaign.doors, stack.enter_context(prometheus.start())
-    port = doors.metrics_port or free_ports(1, doors.host)[0]
-    campaign.doors = dataclasses.replace(doors, metrics_port=port, prometheus=started)
+    endpoints, started = campaign.endpoints, stack.enter_context(prometheus.start())
+    port = endpoints.metrics_port or free_ports(1, endpoints.host)[0]
+    campaign.endpoints = dataclasses.replace(endpoints, metrics_port=port, prometheus=started)
     console.print(f"watch: {started.page}", highlight=False)
 
 

@@ -111,12 +111,14 @@ def _leftovers() -> Finding:
 def _calibration() -> Finding:
     found = calibration.read()
     if found.state == "valid":
-        ceilings = ", ".join(f"{way['transport']} {way['protocol']} {way['ceiling_rps']:,.0f}" for way in found.ways)
+        ceilings = ", ".join(
+            f"{cell['api']} {cell['transport']} {cell['protocol']} {cell['ceiling_rps']:,.0f}" for cell in found.ways
+        )
         return Finding("ok", "calibration", f"{found.created}; requests/s of a worker: {ceilings}")
     cure = f"{calibration.CURE} (a minute, while nothing else runs)"
     none = "none: how near runs come to this machine's own limits is not known"
-    said = {"none": none, "stale": f"stale: {found.note}", "broken": found.note or ""}
-    return Finding("note", "calibration", said[found.state], cure)
+    texts = {"none": none, "stale": f"stale: {found.note}", "broken": found.note or ""}
+    return Finding("note", "calibration", texts[found.state], cure)
 
 
 _CHECKS: tuple[Callable[[], Finding], ...] = (

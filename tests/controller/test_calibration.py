@@ -19,6 +19,7 @@ from loadproof.calibration import store, terminal
 
 ROOT = Path(__file__).parent.parent.parent
 WAY = {
+    "api": "kserve",
     "transport": "wire",
     "protocol": "rest",
     "ceiling_rps": 9000.0,
@@ -68,7 +69,7 @@ def test_of_another_machine_or_version_it_is_stale_and_not_used(state: Path, key
     assert line().level == "note" and line().found.startswith("stale") and "--calibrate" in line().cure
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "identity": 5}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": 2}', '{"schema": 2, "identity": 5}'])
 def test_a_file_that_is_not_ours_stops_nothing(state: Path, text: str) -> None:
     state.parent.mkdir(parents=True)
     state.write_text(text)
@@ -122,7 +123,7 @@ def measure(place: Path) -> dict[str, Any]:
     environment = {**os.environ, "XDG_STATE_HOME": str(place / "state")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", environment["XDG_STATE_HOME"])
-        rows = calibration.calibrate(lambda text: None, [("wire", "rest")], window_s=2.1)
+        rows = calibration.calibrate(lambda text: None, [calibration.Cell("kserve", "rest", "wire")], window_s=2.1)
         calibration.write([with_room(row) for row in rows])
         assert line().level == "ok"
     with calibration.null_server(place) as server:

@@ -12,7 +12,7 @@ from rich.console import Console
 from loadproof import analyse, rundir
 from loadproof.campaign import Campaign
 from loadproof.errors import Exit, LoadproofError
-from loadproof.launch.load import Doors
+from loadproof.launch.endpoints import Endpoints
 from loadproof.plan import Run, resolve
 from tests.controller import synthetic
 
@@ -85,7 +85,7 @@ def test_an_interrupted_tuning_goes_on_to_the_same_answer(tmp_path: Path, monkey
     with pytest.raises(KeyboardInterrupt):
         campaign(tmp_path / "cut").run(told())
     monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses="f16"))
-    resumed = Offline.resumed(tmp_path / "cut", tmp_path / "models", Doors(), None).run(told())
+    resumed = Offline.resumed(tmp_path / "cut", tmp_path / "models", Endpoints(), None).run(told())
     names = [[(run.name, run.spec) for run in one.runs] for one in (whole, resumed)]
     assert names[0] == names[1] and whole.sweet_spot and resumed.sweet_spot
     assert whole.sweet_spot.best == resumed.sweet_spot.best

@@ -83,7 +83,7 @@ def test_a_closed_terminal_saves_what_there_is(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, "run", str(tmp_path / "nowhere.toml"), "--out", str(tmp_path / "out")]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == "nowhere: starting the server\n"
+        assert process.stderr.readline() == "nowhere: finding the server\n"
         process.send_signal(signal.SIGHUP)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 130

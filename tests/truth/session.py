@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.h2load import message
 from loadproof.launch import balancer
-from loadproof.launch.server import Target
+from loadproof.launch.target import Target
+from loadproof_clients.apis import APIS
 from tests.truth.house import FLOATS, ID_HEADER, MODEL
 
 ROOT = Path(__file__).parent.parent.parent
@@ -166,7 +167,7 @@ def h2load(server: TruthServer, protocol: str, clients: int, rate_rps: float | N
     before = len(server.visits())
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        with balancer.start(Target(MODEL, server.grpc, server.rest, None), place) as proxy:
+        with balancer.start(Target(MODEL, APIS["kserve"], server.grpc, server.rest, None), place) as proxy:
             _offer(proxy.address(protocol), protocol, clients, rate_rps, requests, place)
         rows = [line.split("\t") for line in (place / "h2load.log").read_text().splitlines()]
     assert all(status == "200" for _, status, _ in rows), "h2load saw a failure"

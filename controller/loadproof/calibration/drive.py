@@ -1,4 +1,4 @@
-"""Drives the null server with the real load generator (master, worker, records, references), and says what it took.
+"""Drives the null server with the real load generator (master, worker, records, references), and measures what it took.
 
 Directly, without the balancer: the ceiling and the floor are the generator's own. What the balancer adds to a request
 is in each run's own log.
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from loadproof.errors import LoadproofError
 from loadproof.launch import load
 from loadproof.launch.child import Child
-from loadproof.launch.load import Doors
+from loadproof.launch.endpoints import Endpoints
 from loadproof_clients.records import OK, RECORD
 from loadproof_clients.spec import Load, LoadSpec, Measure
 
@@ -48,14 +48,14 @@ class Reading:
 
 
 class NullServer:
-    """A running null server: host:port by protocol, and the payloads and reference answers that go with it."""
+    """A running null server: host:port by protocol, and payloads and reference answers in its API."""
 
-    def __init__(self, child: Child, place: Path) -> None:
+    def __init__(self, child: Child, place: Path, api: str) -> None:
         ports = json.loads(_line(child))
         self.child, self.place = child, place
-        self.address = {protocol: f"127.0.0.1:{ports[protocol]}" for protocol in ("grpc", "rest")}
+        self.address = {protocol: f"127.0.0.1:{ports[protocol]}" for protocol in ports}
         self.payloads, self.answers = place / "payloads.bin", place / "answers.bin"
-        spec, path = self._spec(Load(), Measure()), place / "prepare.json"
+        spec, path = self._spec(Load.model_validate({"api": api}), Measure()), place / "prepare.json"
         path.write_text(spec.model_dump_json())
         load.prepare(path, self.payloads, place / "prepare.log", place / "reference.rec", self.answers)
         self._drives = 0
@@ -73,7 +73,7 @@ class NullServer:
         )
         path = work / "spec.json"
         path.write_text(spec.model_dump_json())
-        with load.generate(spec, path, self.payloads, self.answers, work, work, Doors(), 1) as generator:
+        with load.generate(spec, path, self.payloads, self.answers, work, work, Endpoints(), 1) as generator:
             _follow(generator)
         return _reading(work, spec.measure)
 
@@ -82,11 +82,11 @@ class NullServer:
 
 
 @contextlib.contextmanager
-def null_server(place: Path) -> Iterator[NullServer]:
+def null_server(place: Path, api: str = "kserve") -> Iterator[NullServer]:
     """Started, with its payloads in `place`; leaving the context stops it."""
-    command = [sys.executable, "-m", "loadproof_clients.null_server"]
+    command = [sys.executable, "-m", "loadproof_clients.null_server", "--api", api]
     with Child("the null server", command, place / "null-server.log", pipe=True) as child:
-        yield NullServer(child, place)
+        yield NullServer(child, place, api)
 
 
 def _line(child: Child) -> bytes:
@@ -103,7 +103,7 @@ def _line(child: Child) -> bytes:
 
 def _follow(generator: load.Generator) -> None:
     """Waits for the end of the run."""
-    trouble = "it said nothing more"
+    trouble = "it reported nothing more"
     while event := generator.next_event(SILENT_S_MAX):
         if event["event"] in ("error", "worker_lost"):
             trouble = event["message"]

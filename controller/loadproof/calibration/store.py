@@ -1,7 +1,8 @@
 """The calibration's one file: in the user's state directory, with the machine and the versions that it holds for.
 
-Schema 1: `created` (UTC), `identity`, and `ways`: for each transport and protocol a worker process's ceiling
+Schema 2: `created` (UTC), `identity`, and `ways`: for each API, protocol and transport a worker process's ceiling
 (requests/s, its 99 % bounds, CPU) and floor (latency of one client against a server that answers at once).
+Schema 1 had no API: a calibration of it is made again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final, Literal
 
 from loadproof import environment, hardware, rundir
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 CURE: Final = "loadproof doctor --calibrate"
 # What a request passes through on the client's side. Another version of one of them may be faster or slower.
 PACKAGES: Final = (
@@ -36,7 +37,7 @@ State = Literal["none", "valid", "stale", "broken", "elsewhere"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the file says; `note` tells why it is not used, if it is not. Only a valid one has `ways`."""
+    """What the file says; `note` says why it is not used, if it is not. Only a valid one has `ways`."""
 
     state: State
     note: str | None = None

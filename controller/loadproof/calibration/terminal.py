@@ -1,4 +1,4 @@
-"""`loadproof doctor --calibrate`: tells what is measured while it is, then the table and what it is good for."""
+"""`loadproof doctor --calibrate`: reports what is being measured, then shows the table and what it is good for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadproof.calibration import store, ways
+from loadproof.calibration import cells, store
 from loadproof.report.display import count, figure
 from loadproof.report.terminal import say
 
@@ -21,14 +21,14 @@ MEANINGS: Final = (
     "floor: the latency of one client against a server that answers at once. A run of which this is over half the "
     "median is FLAGGED mostly_floor: it measured the generator more than the server.",
 )
-_HEADINGS: Final = ("transport", "protocol", "ceiling / s", "CPU us / request", "floor p50 ms", "p99 ms")
+_HEADINGS: Final = ("API", "transport", "protocol", "ceiling / s", "CPU us/req", "floor p50 ms", "p99 ms")
 
 
 def calibrate(console: Console) -> None:
     """Measures, keeps and shows it. Raises LoadproofError where the generator fails, OSError where nothing is kept."""
     with console.status("calibrating") as status:
-        tell = status.update if console.is_terminal else console.print
-        rows = ways.calibrate(lambda text: tell(f"calibrating: {text}"))
+        report = status.update if console.is_terminal else console.print
+        rows = cells.calibrate(lambda text: report(f"calibrating: {text}"))
     where = store.write(rows)
     show(rows, console)
     console.print(Text(f"Kept in {where}: every later run on this machine is held to it."), soft_wrap=True)
@@ -38,11 +38,11 @@ def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """The table and what to do with it."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="right" if number > 1 else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if number > 2 else "left", no_wrap=True)
     for one in rows:
         rate, cpu = (count(one[key]) for key in ("ceiling_rps", "cpu_us_per_request"))
         p50, p99 = ("too few" if (ms := one[key]) is None else figure(ms) for key in ("floor_p50_ms", "floor_p99_ms"))
-        table.add_row(one["transport"], one["protocol"], rate, cpu, p50, p99)
+        table.add_row(one["api"], one["transport"], one["protocol"], rate, cpu, p50, p99)
     console.print(table)
     console.print()
     for meaning in MEANINGS:

@@ -12,23 +12,34 @@ from loadproof.analyse.statistics import PERCENTILES
 from loadproof.plan import Run
 from loadproof_clients.records import OK, PHASES, RECORD
 
+LOOK_INTERVAL_S: Final = 0.5
 MEASURE: Final = PHASES.index("measure")
 WINDOW_MIN_S: Final = 1.0  # of a shorter one the figures would say nothing
 # What the window can come to at most, beside the planned requests (open loop) or what the rate promises (closed).
 OPEN_MORE, CLOSED_MORE = 1.2, 2.0
 
 
-class Failing:
-    """Follows the window's requests in the files that the master appends to."""
+class EarlyFailure:
+    """Follows the window's requests in the files that the master appends to; `found` is what decided, if it did."""
 
     def __init__(self, run: Run, work: Path) -> None:
+        self.found: dict[str, Any] | None = None
+        self._next_s = 0.0
         self._run, self._records = run, work / "records"
         limits = run.slo.model_dump(exclude_none=True)
         self._limits_ms = {name: limits[f"{name}_ms"] for name in PERCENTILES if f"{name}_ms" in limits}
         self._read: dict[Path, int] = {}
         self._latency_ns = self._at_ns = np.empty(0, np.int64)
 
-    def look(self, elapsed_s: float) -> dict[str, Any] | None:
+    def look(self, elapsed_s: float) -> bool:
+        """Whether this call found the failure, `elapsed_s` after T0; it reads twice a second at most."""
+        if self.found is not None or elapsed_s < self._next_s:
+            return False
+        self._next_s = elapsed_s + LOOK_INTERVAL_S
+        self.found = self.decide(elapsed_s)
+        return self.found is not None
+
+    def decide(self, elapsed_s: float) -> dict[str, Any] | None:
         """What decides, `elapsed_s` after T0, where a limit is broken even if all requests still to come were fast."""
         for path in sorted(self._records.glob("worker-*.rec")):
             self._take(path)

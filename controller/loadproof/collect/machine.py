@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from loadproof import hardware
-
-Series = tuple[str, str]  # sample name; labels as JSON with sorted keys
+from loadproof.collect.metrics_text import Series
 
 CONTROLLER: Final = "controller"
 CPUS_READ_MAX: Final = 16  # a frequency may take an interrupt on the CPU that is asked

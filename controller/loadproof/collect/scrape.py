@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import urllib.request
@@ -15,14 +14,15 @@ from http.client import HTTPException
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from prometheus_client.parser import text_string_to_metric_families
 
 from loadproof.collect.machine import Machine
+from loadproof.collect.metrics_text import Series, parse
 from loadproof.rundir import SAMPLES
+from loadproof_server.dataplane import metric_names
 
 # What is kept of each source's page: the samples whose names begin so.
 WANTED = {
-    "server": ("ovms_",),
+    "server": metric_names.METRICS,
     "balancer": (
         "haproxy_backend_connection_",  # attempts, reuses, errors
         "haproxy_backend_current_queue",
@@ -50,8 +50,8 @@ COUNTERS = (
     "haproxy_backend_http_requests_total",
     "haproxy_backend_http_responses_total",
     "haproxy_backend_sessions_total",
-    "ovms_requests_fail",
-    "ovms_requests_success",
+    metric_names.REQUESTS_FAIL,
+    metric_names.REQUESTS_SUCCESS,
 )
 
 TIMEOUT_S = 5
@@ -60,8 +60,6 @@ FAILURES_MAX = 1000
 
 # The environment's proxies are not for a run's own measurement.
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-
-Series = tuple[str, str]  # sample name; labels as JSON with sorted keys
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,6 @@ class Failure:
     message: str
 
 
-def read_metrics(text: str, wanted: tuple[str, ...]) -> dict[Series, float]:
-    """The wanted samples of a page in Prometheus' text format, under the very names they have there.
-
-    ValueError: not that format.
-    """
-    # The TYPE lines stay out: the parser would give counters a `_total` that OVMS's do not have.
-    lines = "".join(line + "\n" for line in text.splitlines() if line.startswith(wanted))
-    return {
-        (sample.name, json.dumps(sample.labels, sort_keys=True)): sample.value
-        for family in text_string_to_metric_families(lines)
-        for sample in family.samples
-    }
-
-
 class Scraper:
     """All samples of a run. `scrape` may be called while the thread of `follow` scrapes each second."""
 
@@ -95,7 +79,6 @@ class Scraper:
         self.failures: list[Failure] = []
         self._machine = machine
         self._urls = {source: url for source, url in urls.items() if url}
-        self._last: dict[str, Mapping[Series, float]] = {}
         self._times_ns: dict[tuple[str, Series], array[int]] = defaultdict(lambda: array("q"))
         self._values: dict[tuple[str, Series], array[float]] = defaultdict(lambda: array("d"))
         self._lock = threading.Lock()
@@ -137,14 +120,6 @@ class Scraper:
                 return False
             time.sleep(pause_s)
 
-    def total(self, source: str, name: str, proxy_end: str = "") -> float:
-        """The sum of that sample over the proxies whose names end so, in the last scrape that succeeded; 0: none."""
-        return sum(
-            value
-            for (found, labels), value in self._last.get(source, {}).items()
-            if found == name and json.loads(labels).get("proxy", "").endswith(proxy_end)
-        )
-
     def table(self, t0_monotonic_ns: int) -> pa.Table:
         """The samples as rundir.SAMPLES, by time; all of one scrape have the time of its middle, in seconds from T0."""
         with self._lock:
@@ -162,7 +137,7 @@ class Scraper:
             if len(page) > ANSWER_BYTES_MAX:
                 raise ValueError(f"the page is over {ANSWER_BYTES_MAX} bytes")
             seen_ns = (start_ns + time.monotonic_ns()) // 2
-            samples = read_metrics(page.decode(), WANTED[source])
+            samples = parse(page.decode(), WANTED[source])
         except (OSError, ValueError, HTTPException) as error:
             if len(self.failures) < FAILURES_MAX:
                 self.failures.append(Failure(start_ns, source, f"{url}: {error}"))
@@ -172,7 +147,6 @@ class Scraper:
 
     def _keep(self, source: str, seen_ns: int, samples: Mapping[Series, float]) -> None:
         with self._lock:
-            self._last[source] = samples
             for series, value in samples.items():
                 self._times_ns[source, series].append(seen_ns)
                 self._values[source, series].append(value)

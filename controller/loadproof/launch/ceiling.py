@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from loadproof.launch.child import Child
 from loadproof.models import Model
+from loadproof.models.convert import model_in
 from loadproof.plan import Run
 
 APP: Final = "from openvino.tools.benchmark.main import main; main()"  # the wheel's entry point; it has no `-m`
 CONFIG: Final = "benchmark_config.json"
 REPORT: Final = "benchmark_report.json"
-SUFFIXES: Final = (".xml", ".onnx", ".tflite", ".pdmodel", ".pb")
 SPARE_S: Final = 300  # to read and compile the model
 
 
@@ -47,14 +47,13 @@ def flags(run: Run, model: Model, folder: Path) -> list[str]:
     Its own flags for them exclude each other where the server's do not, and have other defaults.
     """
     server, version = run.server, model.directory / str(model.version)
-    files = sorted(version.iterdir(), key=lambda path: (path.suffix not in SUFFIXES, path.name))
     properties = server.plugin_config()
     if not server.hint and not server.streams:
         properties["PERFORMANCE_HINT"] = "LATENCY"  # the server's default, which is OVMS's
     (folder / CONFIG).write_text(json.dumps({server.device: properties}))
     shapes = ",".join(f"{name}[{','.join(map(str, shape))}]" for name, shape in run.load.shapes.items())
     wanted = {
-        "-m": files[0],
+        "-m": model_in(version),
         "-d": server.device,
         "-api": "async",
         "-hint": "none",  # what the file says

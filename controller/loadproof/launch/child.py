@@ -6,20 +6,18 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from loadproof.errors import LoadproofError
-from loadproof.launch.party import Party
+from loadproof.launch.component import Component
 from loadproof.shipped import CHECKOUT
 
 PACKAGES: Final = ("server", "clients", "controller")  # folders of a checkout that hold a package
 
 
-class Child(Party):
+class Child(Component):
     """A started program: its stderr (and stdout, unless it is piped) goes to `log`; leaving the context stops it.
 
     It gets a process group of its own, so that Ctrl-C reaches only the controller, and the kernel kills it when the
@@ -53,7 +51,7 @@ class Child(Party):
         return [self.popen.pid]
 
     def died(self) -> str | None:
-        """How it ended, if it ended without being told to; None while it runs."""
+        """How it ended, if it ended without having been stopped; None while it runs."""
         code = self.popen.poll()
         if code is None or self._stopping:
             return None
@@ -88,23 +86,3 @@ def python_environment() -> dict[str, str]:
 def _kernel_kills_with_parent() -> list[str]:
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
-
-
-def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """`count` different TCP ports that nothing listens on now; the caller says so when another program is quicker."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in sockets:
-            listener.bind((host, 0))
-        return [listener.getsockname()[1] for listener in sockets]
-
-
-def require_free(port: int, option: str, host: str = "127.0.0.1") -> None:
-    """LoadproofError that names `option` when something listens on the port already."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise LoadproofError(f"{option}: {host}:{port} cannot be had ({reason}); choose a free port") from None

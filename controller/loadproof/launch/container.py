@@ -22,11 +22,12 @@ import pyarrow as pa
 
 from loadproof.collect.container_usage import ContainerUsage
 from loadproof.launch import engine, isolation
-from loadproof.launch.party import Party
-from loadproof.launch.server import Target, flags
-from loadproof.launch.stack import Standing
+from loadproof.launch.component import Component, RemoteComponent
+from loadproof.launch.server import flags
+from loadproof.launch.target import Target
 from loadproof.models import Model
 from loadproof.plan import Server
+from loadproof_clients.apis import Api
 
 IMAGE: Final = "loadproof-server"
 LABEL: Final = "loadproof.campaign"
@@ -37,10 +38,11 @@ GONE_TIMEOUT_S: Final = 20
 NEVER_STARTED_S: Final = 60
 
 
-def start(server: Server, model: Model, log: Path, campaign: str) -> Target:
-    """Start the server's image for the model, under its name, on the plan's engine; `wait_ready` says when it serves.
+def start(server: Server, model: Model, api: Api, log: Path, campaign: str) -> Target:
+    """Start the server's image for the model, under its name, on the plan's engine.
 
-    `campaign` becomes the container's label. Raises LoadproofError with the cure: no engine, no image, a refused limit.
+    `Target.wait_ready` returns when it serves; `campaign` becomes the container's label. Raises LoadproofError with the
+    cure: no engine, no image, a refused limit.
     """
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(engine.connect(server.engine, log))
@@ -68,15 +70,15 @@ def start(server: Server, model: Model, log: Path, campaign: str) -> Target:
         except engine.ERRORS as error:
             raise isolation.refusal(error, server) from None
         if server.engine:
-            container.probe = Standing(container.name, grpc if server.address else rest)
+            container.probe = RemoteComponent(container.name, grpc if server.address else rest)
         container.resources = stack.pop_all()
-    return Target(model.name, grpc, rest, f"http://{rest}/metrics", container)
+    return Target(model.name, api, grpc, rest, f"http://{rest}/metrics", container)
 
 
-class Container(Party):
+class Container(Component):
     """A container that was made and not yet started; four threads look after it until it is gone.
 
-    `about` is told in the run's facts, `probe` says whether a server elsewhere is still reached, `resources` are what
+    `about` goes into the run's facts, `probe` says whether a server elsewhere is still reached, `resources` are what
     goes after the container.
     """
 
@@ -85,7 +87,7 @@ class Container(Party):
     def __init__(self, client: Any, handle: Any, command: list[str], log: Path) -> None:
         self.command, self.log = command, log
         self.about: dict[str, Any] = {}
-        self.probe: Standing | None = None
+        self.probe: RemoteComponent | None = None
         self.resources = contextlib.ExitStack()
         self._client, self._handle = client, handle
         self._usage = ContainerUsage()
@@ -116,7 +118,7 @@ class Container(Party):
         self._lifeline.sendall(b"go\n")
 
     def died(self) -> str | None:
-        """How it ended, if it ended without being told to, or that it is cut off; None while it runs."""
+        """How it ended, if it ended without having been stopped, or that it is cut off; None while it runs."""
         if self._stopping:
             return None
         return self._how or (self.probe.died() if self.probe and self._was_ready else None)
@@ -135,7 +137,7 @@ class Container(Party):
             _remove(self._handle)
             self._gone.wait(GONE_TIMEOUT_S)
         except engine.ERRORS:
-            pass  # facts() tell
+            pass  # facts() report it
         finally:
             with contextlib.suppress(OSError):
                 self._lifeline.shutdown(socket.SHUT_RDWR)
@@ -154,7 +156,7 @@ class Container(Party):
         self._threads[what].start()
 
     def _watch(self, events: Iterator[dict[str, Any]]) -> None:
-        """What the engine tells of it, until it is removed."""
+        """What the engine reports of it, until it is removed."""
         with contextlib.suppress(*engine.ERRORS):
             for event in events:
                 match event.get("Action"):
@@ -202,7 +204,7 @@ def lease(seconds: int) -> str:
     """
     return f"""
         exec 3<&0 </dev/null
-        until [ "$said" = go ]; do read -rt {seconds} -u 3 said || exit 1; done
+        until [ "$word" = go ]; do read -rt {seconds} -u 3 word || exit 1; done
         {{ while read -rt {seconds} -u 3; do :; done; kill -KILL $$; }} &
         exec "$@" 3<&-
     """

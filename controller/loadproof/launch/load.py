@@ -9,13 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loadproof.errors import LoadproofError
-from loadproof.launch.child import Child, require_free
-from loadproof.launch.prometheus import Prometheus
+from loadproof.launch.child import Child
+from loadproof.launch.endpoints import Endpoints
 from loadproof_clients.spec import LoadSpec
 
 Event = dict[str, Any]
@@ -62,38 +61,8 @@ def _finish(name: str, command: Sequence[str], log: Path) -> tuple[int, str]:
             raise LoadproofError(f"{name} did not end within {PREPARE_TIMEOUT_S} s", child.tail()) from None
 
 
-@dataclass(frozen=True)
-class Doors:
-    """Where a run is reached: `host` and `port` (0: a free one) by workers, `web_port` by people with a browser.
-
-    `metrics_port` of `host` has the clients' live metrics; `prometheus` is told where those of each run are. `last`: no
-    other run follows, and workers from elsewhere may leave.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    web_port: int | None = None
-    metrics_port: int | None = None
-    prometheus: Prometheus | None = None
-    last: bool = True
-
-    @property
-    def metrics_url(self) -> str | None:
-        """The page of the clients' live metrics."""
-        return f"http://{self.host}:{self.metrics_port}/metrics" if self.metrics_port else None
-
-    def require_free(self) -> None:
-        """LoadproofError that names the option whose port is taken or whose address is not this machine's."""
-        if self.web_port is not None:
-            require_free(self.web_port, f"--web {self.web_port}")
-        if self.port:
-            require_free(self.port, f"--listen {self.host}:{self.port}", self.host)
-        if self.metrics_port:
-            require_free(self.metrics_port, f"--metrics {self.metrics_port}", self.host)
-
-
 class Generator:
-    """A running Locust master; `next_event` tells what it says until it ends."""
+    """A running Locust master; `next_event` gives its events until it ends."""
 
     def __init__(self, master: Child) -> None:
         self.master = master
@@ -127,7 +96,7 @@ def generate(
     answers: Path | None,
     work: Path,
     logs: Path,
-    doors: Doors,
+    endpoints: Endpoints,
     workers: int,
 ) -> Iterator[Generator]:
     """Start the master, then `workers` of the `load.processes`; the others come from elsewhere.
@@ -143,21 +112,29 @@ def generate(
         "--payloads",
         str(payloads),
     ]
-    command += ["--out", str(work), "--host", doors.host, "--port", str(doors.port)]
+    command += ["--out", str(work), "--host", endpoints.host, "--port", str(endpoints.port)]
     if answers:
         command += ["--answers", str(answers)]
-    if doors.last:
+    if endpoints.last:
         command += ["--last"]
-    if doors.web_port is not None:
-        command += ["--web", str(doors.web_port)]
-    if doors.metrics_port is not None:
-        command += ["--metrics", str(doors.metrics_port)]
+    if endpoints.web_port is not None:
+        command += ["--web", str(endpoints.web_port)]
+    if endpoints.metrics_port is not None:
+        command += ["--metrics", str(endpoints.metrics_port)]
     with contextlib.ExitStack() as stack:
         master = stack.enter_context(Child("the Locust master", command, logs / "master.log", pipe=True))
         generator = Generator(master)
         port = _listening_port(generator)
         for number in range(1, workers + 1):
-            worker = [sys.executable, "-m", "loadproof_clients.load.worker", "--host", doors.host, "--port", str(port)]
+            worker = [
+                sys.executable,
+                "-m",
+                "loadproof_clients.load.worker",
+                "--host",
+                endpoints.host,
+                "--port",
+                str(port),
+            ]
             worker += ["--spool", str(work)]
             log = logs / f"worker-{number}.log"
             stack.enter_context(Child(f"load worker {number}", worker, log))

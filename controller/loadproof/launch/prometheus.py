@@ -16,7 +16,8 @@ from pathlib import Path
 from loadproof import environment, shipped
 from loadproof.errors import LoadproofError
 from loadproof.launch import http
-from loadproof.launch.child import Child, free_ports
+from loadproof.launch.child import Child
+from loadproof.launch.ports import free_ports
 
 READY_TIMEOUT_S = 60
 SETTLE_TIMEOUT_S = 3

@@ -1,4 +1,4 @@
-"""A stack that stands already, as compose.yaml starts it: where its parties are, and how settings reach its server.
+"""A stack that stands already, as compose.yaml starts it: where its components are, and how settings reach its server.
 
 Nothing is started here and no Docker is asked. A sweep's settings go into `config.json` in the model repository, which
 the server reads at `models`, and `POST /v1/config/reload` tells it so: the surface of OVMS, whichever server it is.
@@ -9,31 +9,32 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from loadproof.collect import metrics_text
 from loadproof.errors import LoadproofError, PlanError
-from loadproof.launch import http
-from loadproof.launch.load import Doors
-from loadproof.launch.party import Party
-from loadproof.launch.server import Target
+from loadproof.launch import http, questions
+from loadproof.launch.component import RemoteComponent
+from loadproof.launch.endpoints import Endpoints
+from loadproof.launch.target import Target
 from loadproof.models import Model
 from loadproof.plan import Run, Server
+from loadproof_clients.apis import Api
+from loadproof_server.dataplane import metric_names
 
 CONFIG: Final = "config.json"  # in the repository
 READY_TIMEOUT_S: Final = 120
 RELOAD_TIMEOUT_S: Final = 300  # a large model is read and compiled meanwhile
-PROBE_INTERVAL_S: Final = 1.0
-GONE_S: Final = 2.0  # so long no connection: it is dead, or cut off
+_SERVER_CURE: Final = "docker compose logs server says why"
 
 Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+):\d{1,5}$")]
 
 
 class Stack(BaseModel):
-    """Where the controller reaches each party; `log` and `master` are where it listens itself for HAProxy and workers.
+    """Where the controller reaches each component; at `log` and `master` it listens itself for HAProxy and workers.
 
     `models` is where the server sees the model repository; None: it is on another platform, and its settings stay as
     they are. `workers` is a name that stands for all workers, by which they can be counted.
@@ -53,10 +54,10 @@ class Stack(BaseModel):
     server_cpus: str | None = Field(None, description="recorded: the CPUs that the server was given")
     client_cpus: str | None = Field(None, description="recorded: the CPUs that balancer, controller and workers have")
 
-    def doors(self, web_port: int | None, metrics_port: int | None) -> Doors:
+    def endpoints(self, web_port: int | None, metrics_port: int | None) -> Endpoints:
         """Where workers, browsers and Prometheus reach the controller."""
         host, _, port = self.master.rpartition(":")
-        return Doors(host, int(port), web_port, metrics_port)
+        return Endpoints(host, int(port), web_port, metrics_port)
 
     def check(self, runs: list[Run]) -> None:
         """Raises PlanError for what the plan wants of the server and of the workers that this stack cannot give."""
@@ -81,25 +82,25 @@ class Stack(BaseModel):
         if mistakes:
             raise PlanError("the plan in this stack", mistakes)
 
-    def target(self, model: Model) -> Target:
+    def target(self, model: Model, api: Api) -> Target:
         """The stack's server."""
         facts = {"address": self.server_rest, "cpus": self.server_cpus}
-        party = Standing("the server", self.server_rest, facts)
-        return Target(model.name, self.server_grpc, self.server_rest, f"http://{self.server_rest}/metrics", party)
+        component = RemoteComponent("the server", self.server_rest, facts)
+        metrics_url = f"http://{self.server_rest}/metrics"
+        return Target(model.name, api, self.server_grpc, self.server_rest, metrics_url, component)
 
     def configure(self, server: Server, model: Model) -> None:
         """Have the server serve the model, and nothing else, with the plan's settings; LoadproofError says why not.
 
         A refused configuration is taken back: the server would not start with it again.
         """
-        Standing("the server", self.server_rest).wait_until(
-            lambda: http.get(f"http://{self.server_rest}/v2/health/live") is not None, READY_TIMEOUT_S, _SERVER_CURE
-        )
+        component = RemoteComponent("the server", self.server_rest)
+        component.wait_until(lambda: questions.is_live(self.server_rest), READY_TIMEOUT_S, _SERVER_CURE)
         if self.models is not None:
             path = model.directory.parent / CONFIG
             before = path.read_text() if path.exists() else None
             _replace(path, json.dumps(configuration(server, model, self.models), indent=1) + "\n")
-            status, answer = http.post(f"http://{self.server_rest}/v1/config/reload", RELOAD_TIMEOUT_S)
+            status, answer = questions.reload_configuration(self.server_rest, RELOAD_TIMEOUT_S)
             if status not in (200, 201):
                 if before is not None:
                     _replace(path, before)
@@ -108,60 +109,18 @@ class Stack(BaseModel):
 
     def _verify(self, server: Server, model: Model) -> None:
         """That the model is available, and with the streams that the plan names, where the server says how many."""
-        said = http.get(f"http://{self.server_rest}/v1/config") or "{}"
-        versions = json.loads(said).get(model.name, {}).get("model_version_status", [])
+        status = questions.model_status(self.server_rest, model.name) or {}
+        versions = status.get("model_version_status", [])
         if not any(version["state"] == "AVAILABLE" for version in versions):
             cure = "" if self.models else "; start it with this plan: PLAN=... docker compose --profile server up"
             raise LoadproofError(f'{self.server_rest}: the server has no model "{model.name}" available{cure}')
-        page = http.get(f"http://{self.server_rest}/metrics") or ""
-        streams = [line for line in page.splitlines() if line.startswith("ovms_streams{") and f'"{model.name}"' in line]
-        found = {float(line.rsplit(" ", 1)[1]) for line in streams}
+        page = metrics_text.parse(http.get(f"http://{self.server_rest}/metrics") or "", metric_names.STREAMS)
+        found = set(metrics_text.values(page, metric_names.STREAMS, name=model.name))
         if server.streams and found and found != {float(server.streams)}:
             raise LoadproofError(
                 f"server.streams = {server.streams}: the server at {self.server_rest} runs the model with "
                 f"{', '.join(f'{n:g}' for n in found)}; does it read {CONFIG} of this model repository?"
             )
-
-
-class Standing(Party):
-    """A party of the stack: its process is not to be seen, so a connection to its port says whether it lives."""
-
-    def __init__(self, name: str, address: str, facts: dict[str, Any] | None = None) -> None:
-        self.name, self._address, self._facts = name, address, facts or {}
-        self._next_s = 0.0
-
-    def died(self) -> str | None:
-        """How it fails to answer, after GONE_S; a listening socket answers even while its process is busy.
-
-        One that came back meanwhile, as a restarted container does, shows in its counters.
-        """
-        if time.monotonic() < self._next_s:
-            return None
-        until_s = time.monotonic() + GONE_S
-        while why := _refusal(self._address):
-            if time.monotonic() > until_s:
-                return f"{self.name} at {self._address} takes no connections any more ({why})"
-            time.sleep(0.2)
-        self._next_s = time.monotonic() + PROBE_INTERVAL_S
-        return None
-
-    def stop(self) -> None:
-        """It is not ours."""
-
-    def facts(self) -> dict[str, Any]:
-        return self._facts
-
-    def wait_until(self, ready: Any, timeout_s: float, cure: str) -> None:
-        """As a Party, but one that does not answer yet may be starting."""
-        deadline_s = time.monotonic() + timeout_s
-        while not ready():
-            if time.monotonic() > deadline_s:
-                why = _refusal(self._address) or "it is not ready"
-                raise LoadproofError(f"{self.name} at {self._address}: {why} after {timeout_s:.0f} s; {cure}")
-            time.sleep(0.2)
-
-
-_SERVER_CURE: Final = "docker compose logs server says why"
 
 
 def parse(text: str) -> Stack:
@@ -171,8 +130,8 @@ def parse(text: str) -> Stack:
     try:
         return Stack.model_validate(given)
     except ValidationError as error:
-        told = [f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_url=False)]
-        raise ValueError("; ".join(told)) from None
+        mistakes = [f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_url=False)]
+        raise ValueError("; ".join(mistakes)) from None
 
 
 def configuration(server: Server, model: Model, models: str) -> dict[str, Any]:
@@ -199,15 +158,6 @@ def _addresses(name: str) -> int:
         return len({found[4][0] for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
     except OSError:
         return 0
-
-
-def _refusal(address: str) -> str | None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
 
 
 def _replace(path: Path, text: str) -> None:

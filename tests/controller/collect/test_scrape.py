@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from loadproof.collect import scrape
-from loadproof.collect.scrape import Scraper, read_metrics
+from loadproof.collect.scrape import Scraper
 from loadproof.rundir import SAMPLES
 
 OVMS = """\
@@ -24,14 +23,6 @@ ovms_inference_time_us_bucket{name="m",version="1",le="10"} 3
 ovms_inference_time_us_sum{name="m",version="1"} 12.5
 # TYPE python_gc_objects counter
 python_gc_objects_total 7
-"""
-HAPROXY = """\
-# TYPE haproxy_backend_http_requests_total counter
-haproxy_backend_http_requests_total{proxy="grpc_infer"} 8000
-haproxy_backend_http_requests_total{proxy="rest_infer"} 16001
-haproxy_backend_http_requests_total{proxy="rest_other"} 5
-# TYPE haproxy_process_uptime_seconds gauge
-haproxy_process_uptime_seconds 3
 """
 
 
@@ -72,25 +63,6 @@ def pages() -> Iterator[Pages]:
     served.close()
 
 
-def test_wanted_samples_keep_the_names_of_the_page() -> None:
-    samples = read_metrics(OVMS % 41, ("ovms_",))
-    assert {name: value for (name, _), value in samples.items()} == {
-        "ovms_requests_success": 41,
-        "ovms_inference_time_us_bucket": 3,
-        "ovms_inference_time_us_sum": 12.5,
-    }
-    labels = next(labels for name, labels in samples if name == "ovms_requests_success")
-    assert labels == json.dumps(
-        {"api": "KServe", "interface": "gRPC", "method": "ModelInfer", "name": "m", "version": "1"}
-    )
-
-
-@pytest.mark.parametrize("line", ["ovms_a{", 'ovms_a{x="1"} abc', "ovms_a", "ovms_a{x=1} 3"])
-def test_a_broken_page_is_a_value_error(line: str) -> None:
-    with pytest.raises(ValueError, match=r"\S"):
-        read_metrics(line, ("ovms_",))
-
-
 def test_the_rows_of_a_scrape_share_its_time(pages: Pages) -> None:
     pages.pages = [OVMS % 1, OVMS % 2]
     scraper = Scraper({"server": pages.url, "balancer": None})
@@ -117,7 +89,7 @@ def test_no_scrape_at_all_is_an_empty_table() -> None:
 
 
 def test_a_failed_scrape_is_noted_and_the_next_one_counts(pages: Pages) -> None:
-    pages.pages = [None, "ovms_a{", OVMS % 1]
+    pages.pages = [None, "ovms_streams{", OVMS % 1]
     scraper = Scraper({"server": pages.url, "balancer": "http://127.0.0.1:1/metrics"})
     assert [scraper.scrape()["server"] is None for _ in range(3)] == [True, True, False]
     assert [failure.source for failure in scraper.failures].count("server") == 2
@@ -131,17 +103,6 @@ def test_a_page_without_an_end_is_refused(pages: Pages, monkeypatch: pytest.Monk
     scraper = Scraper({"server": pages.url})
     assert scraper.scrape() == {"server": None}
     assert "over 100 bytes" in scraper.failures[0].message
-
-
-def test_total_sums_the_proxies_that_end_so(pages: Pages) -> None:
-    pages.pages = [HAPROXY, None]
-    scraper = Scraper({"balancer": pages.url})
-    assert scraper.total("balancer", "haproxy_backend_http_requests_total", "_infer") == 0
-    scraper.scrape()
-    scraper.scrape()
-    assert scraper.total("balancer", "haproxy_backend_http_requests_total", "_infer") == 24001
-    assert scraper.total("balancer", "haproxy_backend_http_requests_total") == 24006
-    assert scraper.total("balancer", "haproxy_process_uptime_seconds") == 0
 
 
 def test_until_agreed_waits_for_counters_that_still_move(pages: Pages) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from loadproof.errors import LoadproofError
-from loadproof.launch.child import Child, free_ports
+from loadproof.launch.child import Child
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -90,8 +90,3 @@ def test_children_end_with_a_controller_that_was_killed(tmp_path: Path) -> None:
         assert psutil.pid_exists(pid)
         os.kill(controller.pid, signal.SIGKILL)
     assert gone(pid)
-
-
-def test_free_ports_differ_and_are_free() -> None:
-    ports = free_ports(20)
-    assert len(set(ports)) == 20

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadproof.launch import listeners
+from loadproof.launch import port_owners
 
 LISTEN = """import socket, sys, time
 open("/proc/self/comm", "w").write(sys.argv[1])
@@ -35,31 +35,31 @@ def listening(name: str) -> Iterator[tuple[int, str]]:
 
 def test_the_process_that_listens_is_found_under_every_name_of_this_machine() -> None:
     with listening("model-server") as (pid, address):
-        assert listeners.pids(address) == [pid]
-        assert listeners.pids(f"localhost:{address.rpartition(':')[2]}") == [pid]
+        assert port_owners.pids(address) == [pid]
+        assert port_owners.pids(f"localhost:{address.rpartition(':')[2]}") == [pid]
 
 
 def test_an_ipv6_address_is_told_in_brackets() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        assert listeners.pids(f"[::1]:{server.getsockname()[1]}") == [os.getpid()]
+        assert port_owners.pids(f"[::1]:{server.getsockname()[1]}") == [os.getpid()]
 
 
 @pytest.mark.parametrize("name", ["docker-proxy", "haproxy", "ssh"])
 def test_who_only_passes_on_is_not_the_server(name: str) -> None:
     with listening(name) as (_, address):
-        assert listeners.pids(address) is None
+        assert port_owners.pids(address) is None
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:9000", "no-such-host.invalid:9000"])
 def test_a_server_of_another_machine_has_no_process_here(address: str) -> None:
-    assert listeners.pids(address) == []
+    assert port_owners.pids(address) == []
 
 
 def test_a_port_of_this_machine_where_nobody_is_seen_to_listen_may_be_anybodys() -> None:
     """Docker can forward a port in the kernel: no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    assert listeners.pids(address) is None
+    assert port_owners.pids(address) is None
 
 
 PORT = 8001
@@ -99,15 +99,15 @@ def test_all_processes_that_share_the_port_serve_it_and_a_connections_peer_does_
         (PORT + 1, LISTENS, 74),
         owners={41: [71], 42: [72], 43: [73, 74]},
     )
-    assert listeners.pids(f"127.0.0.1:{PORT}") == [41, 42]
+    assert port_owners.pids(f"127.0.0.1:{PORT}") == [41, 42]
 
 
 def test_a_listener_whose_owner_is_hidden_is_not_taken_for_nobody(proc: Path) -> None:
     """Another user's descriptors: a socket in the table, and no process that is seen to have it."""
     recorded(proc, (PORT, LISTENS, 71), (PORT, LISTENS, 72), owners={41: [71]})
-    assert listeners.pids(f"127.0.0.1:{PORT}") is None
+    assert port_owners.pids(f"127.0.0.1:{PORT}") is None
 
 
 def test_a_machine_without_a_table_of_sockets_shows_nobody(proc: Path) -> None:
     proc.mkdir()
-    assert listeners.pids(f"127.0.0.1:{PORT}") is None
+    assert port_owners.pids(f"127.0.0.1:{PORT}") is None

@@ -1,0 +1,74 @@
+"""What the controller asks a model server over REST: what the row of its API says, and OVMS's own surface.
+
+An answer that does not come, or cannot be read, is None: a server need not have every path.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from typing import Any
+
+from loadproof.launch import http
+from loadproof_clients.apis import Api
+
+# Of OVMS, whichever API the load uses
+_LIVE = "/v2/health/live"
+_STATUS = "/v1/config"
+_RELOAD = "/v1/config/reload"
+
+
+def is_model_ready(rest: str, api: Api, model: str) -> bool:
+    """Whether the model can be asked at the REST address `rest` (host:port)."""
+    body = http.get(_url(rest, api.questions.model_ready, model))
+    return body is not None and _filled(api.questions.ready_text, model) in body
+
+
+def about_server(rest: str, api: Api) -> dict[str, str] | None:
+    """The `name` and `version` that the server gives itself, 200 characters of each at most."""
+    try:
+        answer = json.loads((api.questions.server and http.get(_url(rest, api.questions.server))) or "null")
+        return {name: str(answer[name])[:200] for name in ("name", "version")}
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def about_model(rest: str, api: Api, model: str) -> Any:
+    """The model's inputs and outputs as the API describes them (JSON)."""
+    return _json(_url(rest, api.questions.model, model)) if api.questions.model else None
+
+
+def send_probe(rest: str, api: Api, model: str, request_id: str) -> None:
+    """One request without a body on the inference path; whatever the answer is, the balancer logs it."""
+    http.post(_url(rest, api.questions.inference, model), headers={"x-loadproof-id": request_id})
+
+
+def is_live(rest: str) -> bool:
+    """Whether the server answers, with or without a model."""
+    return http.get(f"http://{rest}{_LIVE}") is not None
+
+
+def model_status(rest: str, model: str) -> Any:
+    """The model's entry in OVMS's configuration status: `{"model_version_status": [...]}`."""
+    config = _json(f"http://{rest}{_STATUS}")
+    return config.get(model) if isinstance(config, dict) else None
+
+
+def reload_configuration(rest: str, timeout_s: float) -> tuple[int, str]:
+    """Have the server read its configuration file again; status and body, 0 and the reason where none came."""
+    return http.post(f"http://{rest}{_RELOAD}", timeout_s)
+
+
+def _url(rest: str, path: str, model: str = "") -> str:
+    return f"http://{rest}{_filled(path, urllib.parse.quote(model))}"
+
+
+def _filled(text: str, model: str) -> str:
+    return text.replace("{model}", model)
+
+
+def _json(url: str) -> Any:
+    try:
+        return json.loads(http.get(url) or "null")
+    except ValueError:
+        return None
