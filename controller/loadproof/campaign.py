@@ -28,7 +28,7 @@ from loadproof.run import measure
 # From one window to the next: server, balancer, references, workers, T0 and the last records (8 to 12 s seen with a
 # small model on two cores).
 STARTED_S = 10
-_NAMES = ("name", "repeat", "point")  # what a run has beside its spec
+_NAMES = ("name", "repeat", "point")  # what a run has in addition to its spec
 
 
 @dataclass

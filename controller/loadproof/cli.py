@@ -45,7 +45,7 @@ Attached = Annotated[
         "--stack",
         metavar="KEY=VALUE...",
         envvar="LOADPROOF_STACK",
-        help="server, balancer and workers stand already, as compose.yaml starts them; "
+        help="server, balancer and workers run already, as compose.yaml starts them; "
         "the keys are in loadproof/launch/stack.py",
     ),
 ]
@@ -88,7 +88,9 @@ def run(
             metavar="PORT", help="the clients' live metrics for a Prometheus, on --listen's host or 127.0.0.1"
         ),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="a Prometheus beside the campaign, to watch its runs")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="run a Prometheus with the campaign, to watch its runs")
+    ] = False,
     stack: Attached = None,
 ) -> None:
     """Measure every run of a plan and write the report.

@@ -47,7 +47,7 @@ HAPROXY_OLDEST = "2.4"  # named defaults, log ring over TCP
 
 
 def record(root: Path = Path("/")) -> dict[str, Any]:
-    """The facts for campaign.json; what the machine does not tell is null. /proc and /sys are read below `root`."""
+    """The facts for campaign.json; what the machine does not show is null. /proc and /sys are read below `root`."""
     return {
         **hardware.record(root),
         "usable_threads": len(os.sched_getaffinity(0)),

@@ -91,9 +91,9 @@ def _turbo(root: Path) -> str | None:
 
 
 def _virtualisation(root: Path, about: str) -> str:
-    """`none`, or what the machine calls itself; a container is told beside it."""
-    told = [_read(root / "sys/class/dmi/id" / name) for name in ("sys_vendor", "product_name")]
-    product = " ".join(part for part in told if part)
+    """`none`, or what the machine calls itself; and the container, where this is one."""
+    names = [_read(root / "sys/class/dmi/id" / name) for name in ("sys_vendor", "product_name")]
+    product = " ".join(part for part in names if part)
     flags = (_field(about, "flags") or _field(about, "Features") or "").split()
     guest = "hypervisor" in flags or (root / "sys/hypervisor/type").exists()
     machine = f"virtual machine{f' ({product})' if product else ''}" if guest else "none"

@@ -146,11 +146,11 @@ class Run(Section):
         if batch != self.load.batch:  # the first dimension of every input
             shapes = {name: [batch, *shape[1:]] for name, shape in self.load.shapes.items() if shape}
             tables["load"]["shapes"] = shapes
-        told = [
+        parts = [
             f"{key.partition('.')[2]}={f'{value:g}' if isinstance(value, float) else value}"
             for key, value in settings.items()
         ]
-        name = ", ".join(told) + (f" #{repeat}" if repeat > 1 else "")
+        name = ", ".join(parts) + (f" #{repeat}" if repeat > 1 else "")
         return Run.model_validate({**tables, "name": name, "repeat": repeat, "point": point})
 
     def spec(self) -> Table:
@@ -281,7 +281,7 @@ def _started(raw: Table) -> Table:
 
 
 def _sweep(raw: Table) -> Sweep | None:
-    """The section alone, so that its points are checked beside other mistakes; None where it is itself one."""
+    """The section alone, so that its points are checked together with other mistakes; None where it is itself one."""
     try:
         return Sweep.model_validate(raw.get("sweep", {}))
     except ValidationError:

@@ -38,7 +38,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the master's command line says of a run, beside the spec."""
+    """What the master's command line says of a run, in addition to the spec."""
 
     out: Path
     workers_timeout_s: float

@@ -1,6 +1,6 @@
 """The clients' page for Prometheus: what the master knows of a run while it goes on, to watch only.
 
-A page costs the master 2 ms of CPU, beside the load, which other processes make.
+A page costs the master 2 ms of CPU; the load is made by other processes.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import gevent
 import psutil
+
+from loadproof_clients.kernel import thread_waits_ns, wall_ns
 
 LAG_PERIOD_S: Final = 0.02  # 50 looks a second at how late the loop wakes a timer: 0.3 % of a core
 LATE_MS: Final = 10.0  # gevent's timers are some ms late by themselves
@@ -69,7 +70,7 @@ class Health:
     def begin(self, t0_ns: int) -> None:
         """T0 (monotonic ns): rows are made from now on, their times count from it."""
         self._t0_ns = t0_ns
-        self._read_ns, self._cpu_ns, self._waited_ns = time.monotonic_ns(), _cpu_ns(), _waited_ns()
+        self._read_ns, self._cpu_ns, self._waited_ns = time.monotonic_ns(), _cpu_ns(), thread_waits_ns()
         self._lag, self._pauses = Lag(), Pauses()
 
     def row(self, **sums: float) -> dict[str, Any] | None:
@@ -80,7 +81,7 @@ class Health:
         now_ns = time.monotonic_ns()
         if self._t0_ns is None or now_ns - self._read_ns < 900_000_000:
             return None
-        cpu_ns, waited_ns, seconds = _cpu_ns(), _waited_ns(), (now_ns - self._read_ns) / 1e9
+        cpu_ns, waited_ns, seconds = _cpu_ns(), thread_waits_ns(), (now_ns - self._read_ns) / 1e9
         # A thread that ended took its wait with it; a new one counts from 0.
         waits = sum(max(0, wait - self._waited_ns.get(thread, 0)) for thread, wait in waited_ns.items())
         lag_ms, stood_ms = self._lag.take()
@@ -99,26 +100,6 @@ class Health:
         return row
 
 
-def wall_ns() -> int:
-    """The wall clock less the monotonic clock: it changes only where the wall clock is set. The closest of three."""
-    readings = []
-    for _ in range(3):
-        before_ns, now_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-        readings.append((after_ns - before_ns, now_ns - (before_ns + after_ns) // 2))
-    return min(readings)[1]
-
-
 def _cpu_ns() -> int:
     times = os.times()
     return round((times.user + times.system) * 1e9)
-
-
-def _waited_ns() -> dict[str, int]:
-    """How long each thread was ready to run and had no core, by the kernel's scheduler; {}: it does not say."""
-    waited = {}
-    for thread in Path("/proc/self/task").iterdir():
-        try:
-            waited[thread.name] = int((thread / "schedstat").read_text().split()[1])
-        except (OSError, IndexError):  # it ended; a kernel without these statistics
-            continue
-    return waited

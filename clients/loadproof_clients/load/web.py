@@ -1,4 +1,4 @@
-"""Locust's web UI beside a run, to watch: it can neither start, stop nor reset anything."""
+"""Locust's web UI during a run, to watch: it can neither start, stop nor reset anything."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from loadproof_clients.records import OK, PHASES, RECORD
 LOOK_INTERVAL_S: Final = 0.5
 MEASURE: Final = PHASES.index("measure")
 WINDOW_MIN_S: Final = 1.0  # of a shorter one the figures would say nothing
-# What the window can come to at most, beside the planned requests (open loop) or what the rate promises (closed).
+# How many requests the window can have at most, in terms of those planned (open loop) or of the rate so far (closed).
 OPEN_MORE, CLOSED_MORE = 1.2, 2.0
 
 

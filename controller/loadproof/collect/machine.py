@@ -8,14 +8,14 @@ grows is a counter, as in Prometheus. A reading of plans/quick.toml's 7 processe
 from __future__ import annotations
 
 import os
-import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
 from loadproof import hardware
 from loadproof.collect.metrics_text import Series
+from loadproof_clients.kernel import read, thread_names, thread_waits_ns, wall_ns
 
 CONTROLLER: Final = "controller"
 CPUS_READ_MAX: Final = 16  # a frequency may take an interrupt on the CPU that is asked
@@ -62,7 +62,7 @@ class Machine:
             "machine_frequency_mhz": self._frequency_mhz(),
             "machine_thermal_throttles_total": self._thermal_throttles(),
             "machine_quota_throttled_seconds_total": self._throttled_s(),
-            "machine_wall_seconds": wall_s(),
+            "machine_wall_seconds": wall_ns() / 1e9,
         }
         if not self._unseen:
             found["machine_own_seconds_total"] = sum(self._cpu_s.values())
@@ -101,7 +101,7 @@ class Machine:
     def _read_process(self, party: str, pid: int, new: bool) -> list[int]:
         """Adds what it did since the reading before; its children. What was not known before began since, if `new`."""
         place = self._processes / str(pid)
-        user_and_system = _numbers(_read(place / "stat").rpartition(")")[2].split()[11:13])
+        user_and_system = _numbers(read(place / "stat").rpartition(")")[2].split()[11:13])
         if len(user_and_system) < 2:
             return []
         ticks = sum(user_and_system)
@@ -109,14 +109,13 @@ class Machine:
         self._cpu_s[party] += max(0, ticks - before) * self._tick_s
         self._cpu_ticks[pid] = ticks
         children: list[int] = []
-        for thread in _entries(place / "task"):
-            children += _numbers(_read(place / "task" / thread / "children").split())
-            spent = _numbers(_read(place / "task" / thread / "schedstat").split())
-            if len(spent) == 3:
-                waited_ns, key = spent[1], (pid, thread)
-                before = self._wait_ns.get(key, 0 if new else waited_ns)
-                self._waited_s[party] += max(0, waited_ns - before) / 1e9
-                self._wait_ns[key] = waited_ns
+        for thread in thread_names(place):
+            children += _numbers(read(place / "task" / thread / "children").split())
+        for thread, waited_ns in thread_waits_ns(place).items():
+            key = (pid, thread)
+            before = self._wait_ns.get(key, 0 if new else waited_ns)
+            self._waited_s[party] += max(0, waited_ns - before) / 1e9
+            self._wait_ns[key] = waited_ns
         return children
 
     def _pressure_s(self) -> float | None:
@@ -128,28 +127,19 @@ class Machine:
 
     def _frequency_mhz(self) -> float | None:
         """The mean of the CPUs."""
-        found = [khz for cpu in self._cpus for khz in _numbers([_read(cpu / "cpufreq/scaling_cur_freq")])]
+        found = [khz for cpu in self._cpus for khz in _numbers([read(cpu / "cpufreq/scaling_cur_freq")])]
         return sum(found) / len(found) / 1000 if found else None
 
     def _thermal_throttles(self) -> float | None:
         names = ("core_throttle_count", "package_throttle_count")
         files = (cpu / "thermal_throttle" / name for cpu in self._cpus for name in names)
-        found = [count for file in files for count in _numbers([_read(file)])]
+        found = [count for file in files for count in _numbers([read(file)])]
         return float(sum(found)) if found else None
 
     def _throttled_s(self) -> float | None:
         """How long the parties' control groups were held back by their CPU quota, together."""
         found = [throttled for group in self._quotas if (throttled := _throttled_s(group)) is not None]
         return sum(found) if found else None
-
-
-def wall_s() -> float:
-    """The wall clock less the monotonic clock: it changes only where the wall clock is set. The closest of three."""
-    readings = []
-    for _ in range(3):
-        before_ns, now_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-        readings.append((after_ns - before_ns, now_ns - after_ns))
-    return min(readings)[1] / 1e9
 
 
 def _throttled_s(group: Path) -> float | None:
@@ -167,20 +157,4 @@ def _numbers(texts: Sequence[str]) -> list[int]:
 
 
 def _lines(path: Path) -> list[str]:
-    return _read(path).splitlines()
-
-
-def _entries(path: Path) -> Iterator[str]:
-    try:
-        yield from os.listdir(path)
-    except OSError:  # it ended
-        return
-
-
-def _read(path: Path) -> str:
-    """The text of a small file, stripped; "" where there is none, or the process ended."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode(errors="replace").strip()
-    except OSError:
-        return ""
+    return read(path).splitlines()

@@ -62,8 +62,8 @@ class PowerMeter:
     def facts(self) -> dict[str, Any]:
         """For run.json: the source, where each counter begins again, what was stated, and what went wrong."""
         ranges = {zone: limit for zone, (_, limit) in self._zones.items()}
-        told = {"source": self._power.source, "watts": self._power.watts, "ranges_uj": ranges}
-        return told | {"problem": self.problem}
+        facts = {"source": self._power.source, "watts": self._power.watts, "ranges_uj": ranges}
+        return facts | {"problem": self.problem}
 
     def table(self, t0_monotonic_ns: int) -> pa.Table:
         """The readings as rundir.SAMPLES of the source "power": (idle_)energy_uj, or (idle_)watts."""

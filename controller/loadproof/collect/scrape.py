@@ -75,7 +75,7 @@ class Scraper:
     """All samples of a run. `scrape` may be called while the thread of `follow` scrapes each second."""
 
     def __init__(self, urls: Mapping[str, str | None], machine: Machine | None = None) -> None:
-        """`urls`: the page of "server" and of "balancer", None where there is none; `machine` is read beside them."""
+        """`urls`: the page of "server" and of "balancer", None where there is none; `machine` is read with them."""
         self.failures: list[Failure] = []
         self._machine = machine
         self._urls = {source: url for source, url in urls.items() if url}

@@ -70,14 +70,17 @@ def flags(run: Run, model: Model, folder: Path) -> list[str]:
 def read(report: dict[str, Any], batch: int) -> dict[str, Any]:
     """The figures of benchmark_app's JSON report; ValueError or KeyError where it has none.
 
-    Inferences are counted here: it takes the batch from the layout, which a model need not tell.
+    Inferences are counted here: it takes the batch from the layout, which a model need not have.
     """
-    said, setup = report["execution_results"], report["configuration_setup"]
+    results, setup = report["execution_results"], report["configuration_setup"]
     latency = {"mean": "avg latency", "p50": "latency (ms)", "min": "min latency", "max": "max latency"}
-    iterations, duration_s = int(said["total number of iterations"]), float(said["total execution time (ms)"]) / 1000
+    iterations, duration_s = (
+        int(results["total number of iterations"]),
+        float(results["total execution time (ms)"]) / 1000,
+    )
     return {
         "throughput_ips": iterations * batch / duration_s,
-        "latency_ms": {name: float(said[key]) for name, key in latency.items()},
+        "latency_ms": {name: float(results[key]) for name, key in latency.items()},
         "iterations": iterations,
         "duration_s": duration_s,
         "nireq": int(setup["number of parallel infer requests"]),

@@ -22,7 +22,7 @@ PREPARE_TIMEOUT_S = 600
 
 
 class ReferenceFailed(Exception):
-    """The server, or OpenVINO beside it, gave no reference answer to a payload."""
+    """Neither the server nor a separate OpenVINO process gave a reference answer to a payload."""
 
 
 def prepare(spec_path: Path, payloads: Path, log: Path, records: Path, answers: Path | None = None) -> None:

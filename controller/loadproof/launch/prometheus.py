@@ -1,4 +1,4 @@
-"""A Prometheus beside a campaign, to watch its runs: it ends with the campaign, and no figure comes from it."""
+"""Runs a Prometheus during a campaign, to watch its runs: it ends with the campaign, and no figure comes from it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A stack that stands already, as compose.yaml starts it: where its components are, and how settings reach its server.
 
 Nothing is started here and no Docker is asked. A sweep's settings go into `config.json` in the model repository, which
-the server reads at `models`, and `POST /v1/config/reload` tells it so: the surface of OVMS, whichever server it is.
+the server reads at `models` on `POST /v1/config/reload`: the surface of OVMS, whichever server it is.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def place(source: Path, directory: Path) -> None:
     """Put the model at `source` into the version directory as `model.*`, readable by OpenVINO; else LoadproofError.
 
     ONNX, TFLite and IR are copied; what else OpenVINO's frontends read (a TensorFlow SavedModel directory or frozen
-    graph, PaddlePaddle) becomes FP32 IR, and so does an ONNX file that keeps its weights in files beside it.
+    graph, PaddlePaddle) becomes FP32 IR, and so does an ONNX file that keeps its weights in other files.
 
     Core.read_model has the frontends of openvino.convert_model; convert_model itself sends usage statistics out.
     """
@@ -90,7 +90,7 @@ def _read(core: Any, path: Path) -> Any:
         return core.read_model(path)
     except RuntimeError as error:
         raise LoadproofError(
-            f"{path}: OpenVINO cannot read this model; allowed: ONNX, TFLite, OpenVINO IR (.xml beside its .bin), "
+            f"{path}: OpenVINO cannot read this model; allowed: ONNX, TFLite, OpenVINO IR (.xml with its .bin), "
             "PaddlePaddle, a TensorFlow SavedModel directory or frozen graph, or a directory as OVMS has it",
             detail=str(error).strip(),
         ) from None

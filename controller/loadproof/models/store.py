@@ -1,4 +1,4 @@
-"""Keeps models on disk, whole or not at all: `<name>/<version>/` with the files, and `<name>/model.json` beside it.
+"""Keeps models on disk, whole or not at all: `<name>/<version>/` with the files, and `<name>/model.json`.
 
 A model is built in `<repository>/.tmp/<name>/`, flushed to the disk and put in place by one rename; a lock makes a
 second process wait and find it done. What a killed process leaves in `.tmp` is never served and goes with the next.
