@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
-import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from loadproof import environment
 from loadproof import plan as plans
+from loadproof.commands import models
+from loadproof.commands.run import run
+from loadproof.commands.worker import worker
 from loadproof.errors import Exit, LoadproofError
-
-if TYPE_CHECKING:
-    from loadproof.campaign import Campaign
-    from loadproof.launch.endpoints import Endpoints
-    from loadproof.launch.stack import Stack
 
 app = typer.Typer(
     name="loadproof",
@@ -33,22 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-model_app = typer.Typer(help="The model repository: models/<name>/<version>/.", no_args_is_help=True)
-app.add_typer(model_app, name="model")
-
-
-Repository = Annotated[Path, typer.Option("--models", help="the model repository")]
-MODELS = Path("models")
-Attached = Annotated[
-    str | None,
-    typer.Option(
-        "--stack",
-        metavar="KEY=VALUE...",
-        envvar="LOADPROOF_STACK",
-        help="server, balancer and workers run already, as compose.yaml starts them; "
-        "the keys are in loadproof/launch/stack.py",
-    ),
-]
+app.add_typer(models.app, name="model")
 
 
 def _version(asked: bool) -> None:
@@ -64,72 +43,7 @@ def options(
     """Load-test model servers and prove the numbers."""
 
 
-@app.command()
-def run(
-    plan: Annotated[Path | None, typer.Argument(help="a campaign in TOML, as in plans/quick.toml")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run directory; default results/<plan>-<UTC time>")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="lay a value over the plan; repeatable"),
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="go on with an interrupted campaign; it has its own plan")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check the plan, list its runs, start nothing")] = False,
-    repository: Repository = MODELS,
-    listen: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="where workers from elsewhere join; default: this machine only"),
-    ] = None,
-    web: Annotated[int | None, typer.Option(metavar="PORT", help="Locust's web UI on 127.0.0.1:PORT")] = None,
-    metrics: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PORT", help="the clients' live metrics for a Prometheus, on --listen's host or 127.0.0.1"
-        ),
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="run a Prometheus with the campaign, to watch its runs")
-    ] = False,
-    stack: Attached = None,
-) -> None:
-    """Measure every run of a plan and write the report.
-
-    Exit codes: 0 good (FLAGGED included), 1 error, 2 bad plan or usage, 3 an SLO failed, 4 a run is INVALID,
-    130 interrupted.
-    """
-    from loadproof import analyse
-    from loadproof.campaign import Campaign, output_directory
-    from loadproof.report import terminal
-
-    deployed = _stack(stack)
-    endpoints = _endpoints(listen, web, metrics) if deployed is None else deployed.endpoints(web, metrics)
-    if resume is not None:
-        if plan or out or settings or dry_run:
-            raise typer.BadParameter("goes alone: plan and results are in its DIR", param_hint="--resume")
-        campaign = Campaign.resumed(resume, repository, endpoints, deployed)
-    elif plan is None:
-        raise typer.BadParameter("give a plan, as in plans/quick.toml, or --resume DIR", param_hint="PLAN")
-    else:
-        checked, runs = plans.read(plan, settings or ())
-        if dry_run:
-            _show_runs(checked, runs)
-            return
-        campaign = Campaign(checked, runs, output_directory(out, checked), repository, endpoints, deployed)
-    console = Console(stderr=True)
-    try:
-        with contextlib.ExitStack() as watching:
-            if watch:
-                _watch(campaign, watching, console)
-            summary = campaign.run(console)
-    except KeyboardInterrupt:
-        terminal.show_directory(campaign.directory, Console())
-        print(f"interrupted: everything was stopped; what was measured is in {campaign.directory}", file=sys.stderr)
-        print(f"go on with it:  loadproof run --resume {campaign.directory}", file=sys.stderr)
-        raise
-    terminal.show(summary, Console())
-    print(f"report: {campaign.directory / 'report.html'}")
-    raise typer.Exit(analyse.exit_code(summary))
+app.command()(run)
 
 
 @app.command()
@@ -207,25 +121,7 @@ def history(
         print(f"left out: {message}", file=sys.stderr)
 
 
-@app.command()
-def worker(
-    master: Annotated[str, typer.Option(metavar="HOST[:PORT]", help="where the controller's Locust master listens")],
-    wait_s: Annotated[
-        float, typer.Option("--wait", metavar="SECONDS", min=0, help="how long to wait for a run to come")
-    ] = 300,
-    once: Annotated[bool, typer.Option("--once", help="leave after one run")] = False,
-) -> None:
-    """Join a campaign as a load worker, from this or another machine: wait for its runs, leave after the last one.
-
-    Exit codes: 0 good, 1 no run came, 2 refused: another version of Loadproof, or one worker too many for --once.
-    """
-    from loadproof.launch.child import python_environment
-
-    host, port = _host_port(master if ":" in master else f"{master}:5557", "--master")
-    command = [sys.executable, "-m", "loadproof_clients.load.worker", "--host", host, "--port", str(port)]
-    command += ["--wait", str(wait_s), *(["--once"] if once else [])]
-    # Locust patches a process when it is imported: it gets one of its own
-    os.execve(sys.executable, command, python_environment())
+app.command()(worker)
 
 
 @app.command()
@@ -251,58 +147,6 @@ def doctor(
     raise typer.Exit(Exit.ERROR if any(finding.level == "lacks" for finding in findings) else Exit.GOOD)
 
 
-@model_app.command("get")
-def model_get(
-    model: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="a name of `loadproof model list`, or a model file or directory")
-    ],
-    name: Annotated[str | None, typer.Option(help="what a PATH is to be called; default its stem")] = None,
-    repository: Repository = MODELS,
-) -> None:
-    """Bring a model into the repository: a name of the catalogue, or anything that OpenVINO converts."""
-    from loadproof import models
-
-    found = models.get(model, repository, name=name)
-    print(f"{found.name}: {found.directory} ({found.size_bytes / 1e6:.1f} MB, {found.licence})")
-
-
-@model_app.command("provide")
-def model_provide(
-    plan: Annotated[Path, typer.Argument(help="a campaign in TOML, as in plans/quick.toml")],
-    stack: Attached = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None,
-    repository: Repository = MODELS,
-) -> None:
-    """Have a stack's server serve what a plan's first run wants: for a server platform without a controller."""
-    from loadproof import models
-
-    if (deployed := _stack(stack)) is None:
-        raise typer.BadParameter("give it: it says where the server is", param_hint="--stack")
-    _, runs = plans.read(plan, settings or ())
-    first = min(runs, key=lambda run: (run.repeat, run.point))
-    model = models.get(first.server.model, repository)
-    deployed.configure(first.server, model)
-    print(f"{deployed.server_rest} serves {model.name} as {plan} wants it")
-
-
-@model_app.command("list")
-def model_list(repository: Repository = MODELS) -> None:
-    """List the models that can be had by name, and those in the repository."""
-    from loadproof import models
-
-    here = {model.name: model for model in models.installed(repository)}
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("name", "here", "licence", "source", "what it is"):
-        table.add_column(heading)
-    for name, entry in models.CATALOGUE.items():
-        table.add_row(name, "yes" if name in here else "", entry.licence, entry.source, entry.description)
-    for name, model in here.items():
-        if name not in models.CATALOGUE:
-            path = model.source.get("path", "")
-            table.add_row(name, "yes", *(escape(text) for text in (model.licence, path, model.description)))
-    Console().print(table)
-
-
 @app.command()
 def schema(of: Annotated[Literal["plan", "summary"], typer.Argument(help="plan, or summary.json")] = "plan") -> None:
     """Print a JSON Schema: the plan's, for editors, or that of summary.json, for programs that read it."""
@@ -310,58 +154,6 @@ def schema(of: Annotated[Literal["plan", "summary"], typer.Argument(help="plan, 
 
     found = plans.Plan.model_json_schema() if of == "plan" else Summary.model_json_schema(mode="serialization")
     print(json.dumps(found, indent=2))
-
-
-def _host_port(address: str, option: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or ":" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise typer.BadParameter(f"{address}: allowed: HOST:PORT", param_hint=option)
-    return host, int(port)
-
-
-def _stack(text: str | None) -> Stack | None:
-    from loadproof.launch import stack
-
-    try:
-        return stack.parse(text) if text else None
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--stack") from None
-
-
-def _endpoints(listen: str | None, web: int | None, metrics: int | None) -> Endpoints:
-    from loadproof.launch.endpoints import Endpoints
-
-    if listen is None:
-        return Endpoints(web_port=web, metrics_port=metrics)
-    host, port = _host_port(listen, "--listen")
-    if host in ("0.0.0.0", "::", "[::]"):
-        raise typer.BadParameter(
-            f"{listen}: give the address that the workers reach, not all of them", param_hint="--listen"
-        )
-    return Endpoints(host, port, web, metrics)
-
-
-def _watch(campaign: Campaign, stack: contextlib.ExitStack, console: Console) -> None:
-    """Starts a Prometheus that sees every run of the campaign; the clients get a port for it."""
-    from loadproof.launch import prometheus
-    from loadproof.launch.ports import free_ports
-
-    endpoints, started = campaign.endpoints, stack.enter_context(prometheus.start())
-    port = endpoints.metrics_port or free_ports(1, endpoints.host)[0]
-    campaign.endpoints = dataclasses.replace(endpoints, metrics_port=port, prometheus=started)
-    console.print(f"watch: {started.page}", highlight=False)
-
-
-def _show_runs(plan: plans.Plan, runs: list[plans.Run]) -> None:
-    from loadproof.campaign import extent
-
-    print(f"{plan.name}: {extent(plan, runs)}")
-    for number, run in enumerate(runs, start=1):
-        load, measure = run.load, run.measure
-        print(
-            f"  {number:>3}  {run.name}: {load.protocol} via {load.via}, {load.clients} clients in {load.processes}"
-            f" processes, batch {load.batch}, {measure.warmup_s:g} s warm-up + {measure.duration_s:g} s"
-        )
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

@@ -16,6 +16,8 @@ from rich.console import Console
 
 from loadproof import analyse, calibration, doctor, rundir
 from loadproof.calibration import store, terminal
+from loadproof_clients.apis import APIS
+from loadproof_clients.null_server.answers import ANSWERS
 
 ROOT = Path(__file__).parent.parent.parent
 WAY = {
@@ -81,6 +83,12 @@ def test_without_a_state_directory_it_is_in_the_home(monkeypatch: pytest.MonkeyP
     for text in ("", "relative/is/not/valid"):
         monkeypatch.setenv("XDG_STATE_HOME", text)
         assert calibration.path() == Path.home() / ".local/state/loadproof/calibration.json"
+
+
+def test_each_api_is_calibrated_over_each_protocol_by_each_transport() -> None:
+    transports = [("grpc", "tritonclient"), ("grpc", "wire"), ("rest", "tritonclient"), ("rest", "wire")]
+    assert [(cell.protocol, cell.transport) for cell in calibration.CELLS if cell.api == "kserve"] == transports
+    assert {cell.api for cell in calibration.CELLS} == set(APIS) == set(ANSWERS)
 
 
 def shown(rows: list[dict[str, Any]]) -> str:

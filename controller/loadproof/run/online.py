@@ -30,8 +30,8 @@ LOG_TIMEOUT_S: Final = 5
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a run meets and does not own: the terminal, the controller's endpoints, a stack that stands already."""
+class RunContext:
+    """What outlives the run: the terminal, the controller's endpoints, a stack that runs already."""
 
     view: View
     endpoints: Endpoints
@@ -62,7 +62,7 @@ def measure(
     seen.work.mkdir()
     try:
         with contextlib.ExitStack() as started:
-            _online(seen, started, Surroundings(view, endpoints, stack))
+            _online(seen, started, RunContext(view, endpoints, stack))
     except KeyboardInterrupt:
         seen.event("interrupted", "the user stopped it")
         raise
@@ -75,13 +75,13 @@ def measure(
         gather.write(seen)
 
 
-def _online(seen: Observations, started: contextlib.ExitStack, around: Surroundings) -> None:
-    run, view = seen.run, around.view
+def _online(seen: Observations, started: contextlib.ExitStack, context: RunContext) -> None:
+    run, view = seen.run, context.view
     _measure_without_load(seen, started, view)
-    target = _launch_server(seen, started, around)
-    witness = _launch_balancer(seen, started, around, target) if run.load.via == "balancer" else None
-    scraper = _begin_scraping(seen, started, around.endpoints, target, witness)
-    spec = _spec(seen, around.stack, target, (witness or target).address(run.load.protocol))
+    target = _launch_server(seen, started, context)
+    witness = _launch_balancer(seen, started, context, target) if run.load.via == "balancer" else None
+    scraper = _begin_scraping(seen, started, context.endpoints, target, witness)
+    spec = _spec(seen, context.stack, target, (witness or target).address(run.load.protocol))
     spec_path, payloads = seen.work / "spec.json", seen.work / "payloads.bin"
     spec_path.write_text(spec.model_dump_json())
     view.stage("preparing payloads and references")
@@ -95,7 +95,7 @@ def _online(seen: Observations, started: contextlib.ExitStack, around: Surroundi
     view.stage("arming the clients")
     seen.stage = Stage.ARMING
     here = spec.load.processes - spec.load.expect_workers
-    generated = load.generate(spec, spec_path, payloads, answers, seen.work, seen.logs, around.endpoints, here)
+    generated = load.generate(spec, spec_path, payloads, answers, seen.work, seen.logs, context.endpoints, here)
     with generated as generator:
         interrupted = follow.until_end(generator, seen, view)
     view.stage("reconciling")
@@ -106,7 +106,7 @@ def _online(seen: Observations, started: contextlib.ExitStack, around: Surroundi
     if witness and not seen.has("balancer_died"):
         _wait_for_log(witness.requests_log)
     # Compose stops the whole stack when one of its containers dies: then that is what happened.
-    if interrupted and not (around.stack and any(event["code"] in follow.DEATHS for event in seen.events)):
+    if interrupted and not (context.stack and any(event["code"] in follow.DEATHS for event in seen.events)):
         raise KeyboardInterrupt
 
 
@@ -121,9 +121,9 @@ def _measure_without_load(seen: Observations, started: contextlib.ExitStack, vie
         seen.ceiling = ceiling.measure(seen.run, seen.model, seen.work, seen.logs / "ceiling.log")
 
 
-def _launch_server(seen: Observations, started: contextlib.ExitStack, around: Surroundings) -> Target:
-    launcher = launchers.choose(seen.run, seen.model, around.stack, seen.logs / "server.log", seen.campaign)
-    around.view.stage(launcher.stage)
+def _launch_server(seen: Observations, started: contextlib.ExitStack, context: RunContext) -> Target:
+    launcher = launchers.choose(seen.run, seen.model, context.stack, seen.logs / "server.log", seen.campaign)
+    context.view.stage(launcher.stage)
     target = launcher.launch()
     observed = seen.server = ServerObserved(target)
     if target.component is not None:
@@ -135,14 +135,14 @@ def _launch_server(seen: Observations, started: contextlib.ExitStack, around: Su
 
 
 def _launch_balancer(
-    seen: Observations, started: contextlib.ExitStack, around: Surroundings, target: Target
+    seen: Observations, started: contextlib.ExitStack, context: RunContext, target: Target
 ) -> Balancer:
-    around.view.stage("starting the balancer")
-    stack = around.stack
+    context.view.stage("starting the balancer")
+    stack = context.stack
     if stack is not None:
         launched = balancer.attach(stack, target.api, seen.logs)
     else:
-        launched = balancer.start(target, seen.logs, around.endpoints.host)
+        launched = balancer.start(target, seen.logs, context.endpoints.host)
     seen.balancer = started.enter_context(launched)
     balancer.require_room(seen.balancer.metrics_url, seen.run.load.clients)
     return seen.balancer
@@ -169,7 +169,7 @@ def _begin_scraping(
 
 def _spec(seen: Observations, stack: Stack | None, target: Target, url: str) -> LoadSpec:
     run = seen.run
-    joining = run.load.processes if stack else run.load.expect_workers  # a stack's workers all stand already
+    joining = run.load.processes if stack else run.load.expect_workers  # a stack's workers all run already
     chosen = run.load.model_copy(update={"expect_workers": joining})
     return LoadSpec(run=seen.run_id, url=url, model=target.model, load=chosen, measure=run.measure, repeat=run.repeat)
 

@@ -1,0 +1,1 @@
+"""The larger commands of `loadproof`; cli.py registers them with the small ones."""
