@@ -23,7 +23,7 @@ _NO_LABELS: Final = "{}"
 
 
 class Machine:
-    """The readings of a run. A party that is not watched, and is no child of the controller, counts as another load."""
+    """The readings of a run. What is not watched, and is no child of the controller, counts as another load."""
 
     def __init__(self, root: Path = Path("/"), processes: Path = Path("/proc")) -> None:
         """`root`: where /proc and /sys of the machine are; `processes`: where each process is."""
@@ -35,21 +35,21 @@ class Machine:
         self._wait_ns: dict[tuple[int, str], int] = {}
         self._cpu_s: dict[str, float] = defaultdict(float)
         self._waited_s: dict[str, float] = defaultdict(float)
-        self._quotas: set[Path] = set()  # control groups of the parties that have one
+        self._quotas: set[Path] = set()  # control groups of the components that have one
         cpus = sorted((root / hardware.CPUS).glob("cpu[0-9]*"))
         self._cpus = cpus[:: -(-len(cpus) // CPUS_READ_MAX) or 1]
         self.watch(CONTROLLER, [os.getpid()])
 
-    def watch(self, party: str, pids: Collection[int] | None) -> None:
-        """`pids` with all their descendants are that party's; None: it may run here, and cannot be seen.
+    def watch(self, component: str, pids: Collection[int] | None) -> None:
+        """`pids` with all their descendants are that component's; None: it may run here, and cannot be seen.
 
         Then nobody knows whose the rest of the machine's work is, and `machine_own_seconds_total` is missing.
         """
         if pids is None:
-            self._unseen.add(party)
+            self._unseen.add(component)
             return
-        self._pids[party] = [*self._pids.get(party, []), *pids]
-        self._read_tree(party, set(), new=False)
+        self._pids[component] = [*self._pids.get(component, []), *pids]
+        self._read_tree(component, set(), new=False)
         groups = {group for pid in pids for group in hardware.groups(self._root, str(pid))}
         self._quotas |= {group for group in groups if _throttled_s(group) is not None}
 
@@ -67,10 +67,10 @@ class Machine:
         if not self._unseen:
             found["machine_own_seconds_total"] = sum(self._cpu_s.values())
         samples = {(name, _NO_LABELS): value for name, value in found.items() if value is not None}
-        for party in self._pids:
-            label = f'{{"party": "{party}"}}'
-            samples["process_cpu_seconds_total", label] = self._cpu_s[party]
-            samples["process_wait_seconds_total", label] = self._waited_s[party]
+        for component in self._pids:
+            label = f'{{"party": "{component}"}}'  # the label in run directories
+            samples["process_cpu_seconds_total", label] = self._cpu_s[component]
+            samples["process_wait_seconds_total", label] = self._waited_s[component]
         return samples
 
     def _stat(self) -> dict[str, float | None]:
@@ -86,19 +86,19 @@ class Machine:
         }
 
     def _read_processes(self) -> None:
-        """Each process of the parties, once; what is left of the controller's descendants is the controller's."""
+        """Each process of the components, once; what is left of the controller's descendants is the controller's."""
         seen: set[int] = set()
-        for party in sorted(self._pids, key=lambda party: party == CONTROLLER):
-            self._read_tree(party, seen)
+        for component in sorted(self._pids, key=lambda component: component == CONTROLLER):
+            self._read_tree(component, seen)
 
-    def _read_tree(self, party: str, seen: set[int], new: bool = True) -> None:
-        stack = list(self._pids[party])
+    def _read_tree(self, component: str, seen: set[int], new: bool = True) -> None:
+        stack = list(self._pids[component])
         while stack:
             if (pid := stack.pop()) not in seen:
                 seen.add(pid)
-                stack += self._read_process(party, pid, new)
+                stack += self._read_process(component, pid, new)
 
-    def _read_process(self, party: str, pid: int, new: bool) -> list[int]:
+    def _read_process(self, component: str, pid: int, new: bool) -> list[int]:
         """Adds what it did since the reading before; its children. What was not known before began since, if `new`."""
         place = self._processes / str(pid)
         user_and_system = _numbers(read(place / "stat").rpartition(")")[2].split()[11:13])
@@ -106,7 +106,7 @@ class Machine:
             return []
         ticks = sum(user_and_system)
         before = self._cpu_ticks.get(pid, 0 if new else ticks)
-        self._cpu_s[party] += max(0, ticks - before) * self._tick_s
+        self._cpu_s[component] += max(0, ticks - before) * self._tick_s
         self._cpu_ticks[pid] = ticks
         children: list[int] = []
         for thread in thread_names(place):
@@ -114,7 +114,7 @@ class Machine:
         for thread, waited_ns in thread_waits_ns(place).items():
             key = (pid, thread)
             before = self._wait_ns.get(key, 0 if new else waited_ns)
-            self._waited_s[party] += max(0, waited_ns - before) / 1e9
+            self._waited_s[component] += max(0, waited_ns - before) / 1e9
             self._wait_ns[key] = waited_ns
         return children
 
@@ -137,7 +137,7 @@ class Machine:
         return float(sum(found)) if found else None
 
     def _throttled_s(self) -> float | None:
-        """How long the parties' control groups were held back by their CPU quota, together."""
+        """How long the components' control groups were held back by their CPU quota, together."""
         found = [throttled for group in self._quotas if (throttled := _throttled_s(group)) is not None]
         return sum(found) if found else None
 
