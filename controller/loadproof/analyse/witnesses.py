@@ -66,15 +66,16 @@ def observe(
     `facts` is run.json, `samples` what was scraped, `service_ms` the client's latency from the sent time, in an open
     loop as well: no other witness knows when a request was planned.
     """
-    protocol = load.get("protocol", "grpc")
+    api, protocol = load.get("api", "kserve"), load.get("protocol", "grpc")
+    backend = APIS[api].carriers[protocol].backend
     edges, scrapes = Edges(window.start / 1e9, window.end / 1e9), Scrapes(samples, "server")
     known = _circumstances(facts, samples)
-    of_server = server(scrapes, load.get("api", "kserve"), protocol, edges) if known.server_has_metrics else None
+    of_server = server(scrapes, api, protocol, edges) if known.server_has_metrics else None
     counters = Counters(server=of_server.requests if of_server else None)
     log, of_balancer, unsure = None, None, 0
     if load.get("via", "balancer") == "balancer":
         log, balancer_ns = _balancer(run, records, _incomplete(facts))
-        counters = replace(counters, **_balancer_counters(samples, protocol))
+        counters = replace(counters, **_balancer_counters(samples, backend))
         latency_ms = statistics.latency_ms(balancer_ns).without_bounds()
         of_balancer = Witness(requests=counters.balancer, latency_ms=latency_ms)
     else:
@@ -87,7 +88,7 @@ def observe(
     return Observed(
         witnesses,
         terms,
-        interference=_interference(run, samples, protocol, log) if log else None,
+        interference=_interference(run, samples, protocol, backend, log) if log else None,
         accounts=accounts(records, log, terms, facts.get("planned")),
         breakdown_ms=breakdown(witnesses, lateness_ms, *server_parts_ms(scrapes, edges)),
         unaccounted=log.unaccounted.get("measure", 0) if log else 0,
@@ -168,9 +169,9 @@ def _balancer(run: Path, records: Records, incomplete: list[int]) -> tuple[Balan
     return log, (rows["end_us"].to_numpy()[found] - rows["accepted_us"].to_numpy()[found]) * 1000
 
 
-def _interference(run: Path, samples: pa.Table, protocol: str, log: BalancerLog) -> Interference:
+def _interference(run: Path, samples: pa.Table, protocol: str, backend: str, log: BalancerLog) -> Interference:
     """What the balancer did with requests but pass them on, over the whole run; `full`: it took no more connections."""
-    scrapes, proxy = Scrapes(samples, "balancer"), {"proxy": f"{protocol}_infer"}
+    scrapes, proxy = Scrapes(samples, "balancer"), {"proxy": backend}
 
     def grown(name: str) -> int:
         return round(scrapes.growth(f"haproxy_backend_{name}", WHOLE_RUN, **proxy) or 0)
@@ -202,10 +203,10 @@ def _full(scrapes: Scrapes, protocol: str) -> bool:
     return most is not None and limit is not None and most[-1] > most[0] and most[-1] >= limit[-1] > 0
 
 
-def _balancer_counters(samples: pa.Table, protocol: str) -> dict[str, int | None]:
+def _balancer_counters(samples: pa.Table, backend: str) -> dict[str, int | None]:
     scrapes = Scrapes(samples, "balancer")
     names = {"balancer": FORWARDED, "sessions": "haproxy_backend_sessions_total"}
-    grown = {key: scrapes.growth(name, WHOLE_RUN, proxy=f"{protocol}_infer") for key, name in names.items()}
+    grown = {key: scrapes.growth(name, WHOLE_RUN, proxy=backend) for key, name in names.items()}
     return {key: None if count is None else round(count) for key, count in grown.items()}
 
 
