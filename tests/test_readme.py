@@ -22,6 +22,12 @@ def test_every_reason_stands_under_its_severity() -> None:
         assert sorted(codes_of(severity)) == sorted(one.code for one in REASONS if one.severity == severity)
 
 
+def test_the_recipes_name_files_that_are_there() -> None:
+    text = (ROOT / "docs/extending.md").read_text().replace("/tfs/", "/kserve/")  # the recipe's example
+    named = set(re.findall(r"\b((?:clients|controller|server|tests|docs)/[\w./-]*\w)", text))
+    assert len(named) > 20 and {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_what_it_names_is_there() -> None:
     named = set(re.findall(r"\b((?:plans|scripts|docs|benchmarks)/[\w./-]*\w)", README))
     assert {name for name in named if not (ROOT / name).exists()} == set()
