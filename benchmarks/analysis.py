@@ -136,7 +136,7 @@ def _write_facts(campaign: Path, spec: dict[str, Any], requests: int, duration_s
     facts |= {
         "references": {"source": "openvino", "error": None},
         "server": {"metrics": True},
-        "log": {"lines": requests},
+        "log": {"lines": requests, "unread": 0, "dropped": 0, "bad": 0},
     }
     rundir.write_run(directory, facts)
     planned = [{"name": "analysis", "directory": DIRECTORY, "spec": spec}]
