@@ -44,7 +44,9 @@ class Load(Section):
     )
     processes: int = Field(1, ge=1, le=256, description="worker processes in all; at most one for each client")
     expect_workers: int = Field(0, ge=0, le=256, description="how many of the processes join by `loadproof worker`")
-    batch: int = Field(1, ge=1, le=4096)
+    batch: Annotated[int, Field(ge=1, le=4096)] | Literal["none"] = Field(
+        1, description="inferences in a request: the first size of every input; none: no size of the model is a batch"
+    )
     payload: str = Field("random", description="random | images | images:DIR | npy:FILE")
     payloads: int = Field(32, ge=1, le=32, description="distinct inputs")
     shapes: dict[str, Shape] = Field(default_factory=dict, description="per input, for dynamic shapes; batch included")
@@ -113,6 +115,11 @@ class Load(Section):
         if self.expect_workers > self.processes:
             raise ValueError(f"load.expect_workers = {self.expect_workers} is over load.processes = {self.processes}")
         return self
+
+    @property
+    def inferences(self) -> int:
+        """How many a request counts as."""
+        return 1 if self.batch == "none" else self.batch
 
     @property
     def is_open(self) -> bool:

@@ -192,7 +192,7 @@ def with_defaults(run: Run, model: Model | None) -> Run:
     if model is None:
         return run
     load = run.load
-    shapes = {name: [load.batch, *shape[1:]] for name, shape in model.shapes.items()}
+    shapes = {name: [load.inferences, *shape[1:]] for name, shape in model.shapes.items()}
     update: dict[str, Any] = {"shapes": {**shapes, **load.shapes}, "ranges": {**model.ranges, **load.ranges}}
     if "payload" not in load.model_fields_set:
         update["payload"] = model.payload

@@ -49,7 +49,9 @@ def test_shape_and_batch_that_differ_are_a_mistake_and_not_silently_one_of_them(
 
 
 def test_a_model_with_a_fixed_batch_names_the_batch_that_it_takes() -> None:
-    assert messages([FIXED], batch=2) == ["load.batch: found 2; x FP32 [4, 8] fixes the batch: set load.batch = 4"]
+    assert messages([FIXED], batch=2) == [
+        'load.batch: found 2; x FP32 [4, 8] fixes the batch: set load.batch = 4, or "none" where that size is no batch'
+    ]
     assert shape(FIXED, batch=4) == (4, 8)
 
 
@@ -78,3 +80,29 @@ def test_all_mistakes_are_reported_at_once() -> None:
     found = messages([IMAGE, Input("ids", "INT64", (-1, -1))], shapes={"y": [1], "x": [1, 3]})
     assert len(found) == 3
     assert '"y" is no input of the model; it has x FP32 [-1, 3, -1, -1], ids INT64 [-1, -1]' in found[0]
+
+
+GRAPH = [Input("nodes", "FP32", (-1, 4)), Input("edges", "INT64", (2, -1)), Input("w", "FP32", (-1,))]
+
+
+def test_without_a_batch_arrays_and_shapes_are_taken_as_they_are() -> None:
+    arrays = {"nodes": (6, 4), "edges": (2, 10), "w": (10,)}
+    assert resolve(GRAPH, Load(batch="none"), arrays) == (arrays, [])
+    wanted = Load(batch="none", shapes={"nodes": [6, 4], "edges": [2, 10], "w": [10]})
+    assert resolve(GRAPH, wanted, {}) == (arrays, [])
+    assert shape(Input("x", "FP32", (3, 8, 8)), batch="none") == (3, 8, 8)
+    assert shape(Input("x", "FP32", (-1, 1, 40)), array=(77, 1, 40), batch="none") == (77, 1, 40)  # time first
+    assert shape(Input("x", "FP32", (-1, 4)), array=(5, 6, 4), batch="none") == (6, 4)  # five requests
+    assert messages(GRAPH, batch="none")[0] == (
+        "load.shapes: nodes FP32 [-1, 4] leaves sizes open: say them, as in shapes = {nodes = [16, 4]}"
+    )
+
+
+def test_arrays_that_give_different_numbers_of_requests_are_refused_and_not_cut() -> None:
+    assert messages(GRAPH, {"nodes": (6, 4), "edges": (2, 10), "w": (10,)}) == [
+        "load.batch: the arrays give different numbers of requests: nodes [6, 4] 6, edges [2, 10] 1, w [10] 10; set "
+        'load.batch = "none" to send the arrays as they are, or give each as many rows'
+    ]
+    rows = [Input("a", "FP32", (-1, 4)), Input("b", "FP32", (-1, 2))]
+    assert messages(rows, {"a": (6, 4), "b": (6, 2)}, batch=2) == []
+    assert messages(rows, {"a": (6, 4), "b": (4, 2)}, batch=2)[0].endswith("give each as many rows")

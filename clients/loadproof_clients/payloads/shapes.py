@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from loadproof_clients.spec import Load
 
@@ -41,12 +42,13 @@ class PayloadError(Exception):
 def resolve(inputs: Sequence[Input], load: Load, arrays: Mapping[str, Shape]) -> tuple[dict[str, Shape], list[Mistake]]:
     """The shape of each input of one request, and every mistake on the way (the shapes count only without mistakes).
 
-    A dynamic first size is the batch. Other dynamic sizes come from `load.shapes` or from the user's array: that has
-    the shape of one request, or one axis more in front for several requests, or more rows than the batch: then it is
-    cut up.
+    A dynamic first size is the batch, unless `load.batch` is "none". Other dynamic sizes come from `load.shapes` or
+    from the user's array: that has the shape of one request, or one axis more in front for several requests, or, where
+    there is a batch, more rows than it: then it is cut up. All arrays have to give as many requests.
     """
     mistakes = list(unknown_names("load.shapes", load.shapes, inputs))
-    mistakes += _batch_mistakes(inputs, load.batch)
+    if load.batch != "none":
+        mistakes += _batch_mistakes(inputs, load.batch)
     shapes = {}
     for described in inputs:
         try:
@@ -60,6 +62,8 @@ def resolve(inputs: Sequence[Input], load: Load, arrays: Mapping[str, Shape]) ->
             shapes[described.name] = shape
         except _Wrong as error:
             mistakes.append(error.mistake)
+    if not mistakes:
+        mistakes += _count_mistakes(shapes, arrays)
     return shapes, mistakes
 
 
@@ -82,26 +86,38 @@ def _batch_mistakes(inputs: Sequence[Input], batch: int) -> list[Mistake]:
     if not first or DYNAMIC in first or batch in first or (len(set(first)) > 1 and batch == 1):
         return []
     described = next(described for described in inputs if described.shape)
-    return [Mistake("load.batch", f"found {batch}; {described} fixes the batch: set load.batch = {first[0]}")]
+    cure = f'set load.batch = {first[0]}, or "none" where that size is no batch'
+    return [Mistake("load.batch", f"found {batch}; {described} fixes the batch: {cure}")]
+
+
+def _count_mistakes(shapes: Mapping[str, Shape], arrays: Mapping[str, Shape]) -> list[Mistake]:
+    """Arrays that give different numbers of requests: the rest of the longer ones would be dropped."""
+    counts = {name: math.prod(array) // max(1, math.prod(shapes[name])) for name, array in arrays.items()}
+    if len(set(counts.values())) < 2:
+        return []
+    found = ", ".join(f"{name} {list(arrays[name])} {count}" for name, count in counts.items())
+    cure = 'set load.batch = "none" to send the arrays as they are, or give each as many rows'
+    return [Mistake("load.batch", f"the arrays give different numbers of requests: {found}; {cure}")]
 
 
 def _from_plan(described: Input, load: Load) -> Shape:
     declared, wanted = described.shape, load.shapes.get(described.name)
+    has_batch = load.batch != "none" and declared[:1] == (DYNAMIC,)
     if wanted is None:
-        return (load.batch, *declared[1:]) if declared[:1] == (DYNAMIC,) else declared
+        return (load.inferences, *declared[1:]) if has_batch else declared
     if len(wanted) != len(declared) or any(d not in (DYNAMIC, w) for d, w in zip(declared, wanted, strict=True)):
         raise _Wrong("load.shapes", f"found {described.name} = {wanted}; the model has {described}")
-    if declared[:1] != (DYNAMIC,):
+    if not has_batch:
         return tuple(wanted)
     if wanted[0] not in (1, load.batch):
         message = f"found {described.name} = {wanted}, but load.batch = {load.batch}: the first size is the batch"
         raise _Wrong("load.shapes", f"{message}; set load.batch = {wanted[0]}")
-    return (load.batch, *wanted[1:])
+    return (load.inferences, *wanted[1:])
 
 
-def _from_array(described: Input, shape: Shape, array: Shape, batch: int) -> Shape:
+def _from_array(described: Input, shape: Shape, array: Shape, batch: int | Literal["none"]) -> Shape:
     one = array[1:] if len(array) == len(shape) + 1 else array
-    if len(array) == len(shape) > 0 and described.shape[0] in (DYNAMIC, batch):
+    if batch != "none" and len(array) == len(shape) > 0 and described.shape[0] in (DYNAMIC, batch):
         if array[0] % batch:
             message = f"the array for {described} has {array[0]} rows, which load.batch = {batch} does not divide"
             raise _Wrong("load.batch", message)
@@ -115,8 +131,8 @@ def _from_array(described: Input, shape: Shape, array: Shape, batch: int) -> Sha
 
 def _example(described: Input, load: Load) -> str:
     size = 224 if len(described.shape) == 4 else 16
-    sizes = [
-        load.batch if n == 0 and d == DYNAMIC else size if d == DYNAMIC else d for n, d in enumerate(described.shape)
-    ]
+    sizes = [size if d == DYNAMIC else d for d in described.shape]
+    if load.batch != "none" and described.shape[:1] == (DYNAMIC,):
+        sizes[0] = load.batch
     name = described.name if re.fullmatch(r"[A-Za-z0-9_-]+", described.name) else f'"{described.name}"'
     return f"shapes = {{{name} = {sizes}}}"

@@ -209,7 +209,7 @@ def _throughput(records: Records, window: Window, load: Facts) -> Throughput:
     rate_rps = len(inside) / window.seconds
     return Throughput(
         rps=rate_rps,
-        ips=rate_rps * load.get("batch", 1),
+        ips=rate_rps * (1 if load.get("batch", 1) == "none" else load.get("batch", 1)),
         bounds=Bounds(low=max(0.0, bounds[0]), high=bounds[1], confidence=statistics.CONFIDENCE) if bounds else None,
         offered_rps=int(window.holds(records.planned_ns).sum()) / window.seconds if records.is_open else None,
     )

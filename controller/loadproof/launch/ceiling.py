@@ -36,7 +36,7 @@ def measure(run: Run, model: Model, folder: Path, log: Path) -> dict[str, Any]:
             lines = [line for line in child.tail().splitlines() if "ERROR" in line] or [f"exit code {code}"]
             return {"error": f"benchmark_app: {lines[-1]}"}
     try:
-        return read(json.loads((folder / REPORT).read_text()), run.load.batch)
+        return read(json.loads((folder / REPORT).read_text()), run.load.inferences)
     except (OSError, ValueError, KeyError) as error:
         return {"error": f"benchmark_app's report cannot be read: {error!r}"}
 

@@ -45,7 +45,7 @@ class Run(Section):
         batch = settings.get("load.batch", self.load.batch)
         for key, value in settings.items():
             lay_over(tables, key, int(value) if key == "load.clients" else value)
-        if batch != self.load.batch:  # the first dimension of every input
+        if batch not in (self.load.batch, "none"):  # the first dimension of every input
             shapes = {name: [batch, *shape[1:]] for name, shape in self.load.shapes.items() if shape}
             tables["load"]["shapes"] = shapes
         parts = [

@@ -76,7 +76,7 @@ def load(spec: Mapping[str, Any]) -> str:
         loop(spec),
         interface(plan),
         "direct" if plan.get("via") == "direct" else "through the balancer",
-        f"batch {plan.get('batch', 1)}",
+        "no batch" if plan.get("batch") == "none" else f"batch {plan.get('batch', 1)}",
     ]
     return ", ".join(part for part in parts if part)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from loadproof.analyse import sweet_spot
 from loadproof.analyse.schema import Configuration, SweetSpot
@@ -205,6 +205,11 @@ def _rate(one: Configuration) -> float:
     return one.throughput_ips or 0.0
 
 
+def _order(value: Any) -> tuple[bool, Any]:
+    """Numbers, and then words."""
+    return isinstance(value, str), value
+
+
 class _Grid:
     """The heat map's configurations, none where streams or batch were not swept, and its columns and rows."""
 
@@ -215,13 +220,11 @@ class _Grid:
             if one.throughput_ips is not None and None not in (one.settings.get(key) for key in (STREAMS, BATCH))
         ]
         places = [self.place(one) for one in self.configurations]
-        self.streams, self.batches = (sorted({place[axis] for place in places}) for axis in (0, 1))
+        self.streams, self.batches = (sorted({place[axis] for place in places}, key=_order) for axis in (0, 1))
 
-    def place(self, one: Configuration) -> tuple[float, float]:
-        """Streams and batch."""
-        streams, batch = one.settings[STREAMS], one.settings[BATCH]
-        assert isinstance(streams, int | float) and isinstance(batch, int | float)
-        return streams, batch
+    def place(self, one: Configuration) -> tuple[Any, Any]:
+        """Streams and batch: numbers, or "none"."""
+        return one.settings[STREAMS], one.settings[BATCH]
 
     def frame(self, one: Configuration | None) -> dict[str, float]:
         """The sides of a configuration's cell, which is 1 wide and high; none where it has none."""
