@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,12 +41,15 @@ class Reference:
             properties = {**properties, "PERFORMANCE_HINT": "LATENCY"}  # the server's default, after OVMS
         try:
             core = ov.Core()
-            self._request = core.compile_model(core.read_model(model), device, properties).create_infer_request()
+            read = core.read_model(model)
+            inputs, outputs = names(read)
+            self._has_state = bool(read.get_variables())
+            compiled = core.compile_model(read, device, properties)
+            self._request = compiled.create_infer_request()
         except (RuntimeError, TypeError, ValueError) as error:
             raise Refused(f"{model} does not load on {device}: {' '.join(str(error).split())[:500]}") from None
-        compiled = self._request.get_compiled_model()
-        self._inputs = {_name(port): port for port in compiled.inputs}
-        self._outputs = [(_name(port), _datatype(port)) for port in compiled.outputs]
+        self._inputs = dict(zip(inputs, compiled.inputs, strict=True))
+        self._outputs = list(zip(outputs, map(_datatype, compiled.outputs), strict=True))
 
     def answer(self, payload: Tensors) -> list[Tensor]:
         """The model's outputs, in its order; raises Refused."""
@@ -55,6 +59,8 @@ class Reference:
         try:
             for name, port in self._inputs.items():
                 self._request.set_tensor(port, _input(given[name]))
+            if self._has_state:
+                self._request.reset_state()  # each payload has its answer, whatever came before it
             self._request.infer()
         except (RuntimeError, ValueError) as error:
             raise Refused(" ".join(str(error).split())[:500]) from None
@@ -65,8 +71,30 @@ class Reference:
         ]
 
 
-def _name(port: Any) -> str:
-    return str(port.get_any_name() if port.get_names() else port.get_node().get_friendly_name())
+def names(model: Any) -> tuple[list[str], list[str]]:
+    """The names that the model's file declares for its inputs and outputs, in its order; `model` is not yet compiled.
+
+    OpenVINO may know a tensor by several names: compilation, or the converter that made an IR, merges it with its Cast
+    or Identity. The declared one is the Parameter's own, and the Result's without `/sink_port_N`, or that of the node
+    before it; else it is the first in alphabetical order, as for OVMS. OVMS names an output without a name `out_N`.
+    """
+    inputs: list[str] = []
+    for port in model.inputs:
+        own = port.get_node().get_friendly_name()
+        _add_new(inputs, [own], port.get_names() or {own})
+    outputs: list[str] = []
+    for position, port in enumerate(model.outputs):
+        result = port.get_node()
+        marked = re.sub(r"/sink_port_\d+(_\d+)?$", "", result.get_friendly_name())
+        before = result.input_value(0).get_node().get_friendly_name()
+        _add_new(outputs, [marked, before], port.get_names() or {f"out_{position}"})
+    return inputs, outputs
+
+
+def _add_new(found: list[str], preferred: Sequence[str], known: Set[str]) -> None:
+    """Adds the best of the known names that is not there yet: two outputs may share all of theirs."""
+    ordered = [*(name for name in preferred if name in known), *sorted(known)]
+    found.append(next((name for name in ordered if name not in found), ordered[0]))
 
 
 def _datatype(port: Any) -> str:

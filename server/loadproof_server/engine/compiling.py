@@ -11,13 +11,15 @@ import functools
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
-from loadproof_server.engine.metadata import layout_of, name_of
+from loadproof_server.engine.metadata import layout_of
+from loadproof_server.engine.names import Names, names_of
 from loadproof_server.engine.preparation import ONLY, Preparation
 from loadproof_server.engine.specs import ANY, Dimension
 from loadproof_server.errors import StartError
@@ -28,16 +30,26 @@ log = logging.getLogger("loadproof-server")
 _COMPOSITE_DEVICES: Final = ("AUTO", "HETERO", "MULTI", "BATCH")
 
 
-def compiled(path: Path, device: str, properties: Mapping[str, Any], preparation: Preparation) -> Any:
-    """OpenVINO's compiled model; raises StartError, in one line, if there is none."""
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """OpenVINO's compiled model, and what only the model that it was compiled from says."""
+
+    model: Any
+    names: Names
+
+
+def compiled(path: Path, device: str, properties: Mapping[str, Any], preparation: Preparation) -> Compiled:
+    """The model, prepared and compiled; raises StartError, in one line, if OpenVINO refuses it."""
     try:
         _require_device(device)
-        model = _reshaped(_preprocessed(_core().read_model(path), preparation), preparation)
+        read = _core().read_model(path)
+        names = names_of(read)
+        model = _reshaped(_preprocessed(read, preparation, names), preparation, names)
         made = _core().compile_model(model, device, with_defaults(properties))
     except (RuntimeError, TypeError, ValueError) as error:
         raise StartError(f"{path} does not load on {device}: {one_line(error)}") from None
     _warn_about_precision(path, properties, made)
-    return made
+    return Compiled(made, names)
 
 
 def with_defaults(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,30 +113,25 @@ def _warn_about_precision(path: Path, properties: Mapping[str, Any], made: Any) 
         log.warning("%s: INFERENCE_PRECISION_HINT %s is not to be had here; inferences run in %s", path, wanted, got)
 
 
-def _preprocessed(model: Any, preparation: Preparation) -> Any:
+def _preprocessed(model: Any, preparation: Preparation, names: Names) -> Any:
     given = {key: getattr(preparation, key) for key in ("layout", "mean", "scale", "color_format", "precision")}
     if not any(given.values()):
         return model
-    places = {key: _places(key, values, model, outputs=key == "layout") for key, values in given.items()}
-    names = [set(port.get_names()) for port in model.outputs]
+    places = {key: _places(key, values, names, outputs=key == "layout") for key, values in given.items()}
     processor = PrePostProcessor(model)
     for position, port in enumerate(model.inputs):
         own = {key: values["input", position] for key, values in places.items() if ("input", position) in values}
         if own:
-            _preprocess(processor.input(position), port, own)
+            _preprocess(processor.input(position), port, names.inputs[position], own)
     for position in range(len(model.outputs)):
         if ("output", position) in places["layout"]:
             client, source = places["layout"]["output", position]
             processor.output(position).model().set_layout(ov.Layout(source))
             processor.output(position).tensor().set_layout(ov.Layout(client))
-    built = processor.build()
-    for port, kept in zip(built.outputs, names, strict=True):
-        if kept and not port.get_names():  # the transposition behind a named output has no name of its own
-            port.get_tensor().add_names(kept)
-    return built
+    return processor.build()
 
 
-def _preprocess(step: Any, port: Any, own: Mapping[str, Any]) -> None:
+def _preprocess(step: Any, port: Any, name: str, own: Mapping[str, Any]) -> None:
     """The steps of one input: `own` has what is to be done, by the preparation's keys."""
     client, source = own.get("layout") or (layout_of(port),) * 2
     model_type = port.get_element_type().get_type_name()
@@ -136,7 +143,7 @@ def _preprocess(step: Any, port: Any, own: Mapping[str, Any]) -> None:
     numeric = [key for key in ("color_format", "mean", "scale") if key in own]
     for key in numeric:
         if "C" not in client and (key == "color_format" or len(own[key]) > 1):
-            raise ValueError(f"{key}: nobody knows which dimension of {name_of(port)} has the channels; give layout")
+            raise ValueError(f"{key}: nobody knows which dimension of {name} has the channels; give layout")
     if numeric and not BY_OPENVINO[client_type].is_float:
         step.preprocess().convert_element_type(_type(model_type if BY_OPENVINO[model_type].is_float else "f32"))
     if "color_format" in own:
@@ -158,10 +165,10 @@ def _type(name: str) -> Any:
     return getattr(ov.Type, name)
 
 
-def _reshaped(model: Any, preparation: Preparation) -> Any:
+def _reshaped(model: Any, preparation: Preparation, names: Names) -> Any:
     """Shapes where they are given, else the batch size; OVMS's order of precedence."""
     shapes: dict[int, list[Dimension]] = {}
-    wanted = _places("shape", preparation.shape, model)
+    wanted = _places("shape", preparation.shape, names)
     for position, port in enumerate(model.inputs):
         partial = port.get_partial_shape()
         rank = len(partial) if partial.rank.is_static else 0
@@ -180,17 +187,16 @@ def _reshaped(model: Any, preparation: Preparation) -> Any:
     return model
 
 
-def _places(key: str, values: Mapping[str, Any], model: Any, *, outputs: bool = False) -> dict[tuple[str, int], Any]:
+def _places(key: str, values: Mapping[str, Any], names: Names, *, outputs: bool = False) -> dict[tuple[str, int], Any]:
     """The values by ("input" or "output", position); raises ValueError for a name that no tensor has."""
-    names = {name_of(port): ("input", position) for position, port in enumerate(model.inputs)}
-    if outputs:
-        names = {name_of(port): ("output", position) for position, port in enumerate(model.outputs)} | names
+    places = names.places(outputs=outputs)
     found = {}
     for name, value in values.items():
-        if name == ONLY and len(model.inputs) > 1:
-            raise ValueError(f"{key}: the model has several inputs; give an object of {', '.join(names)}")
-        place = ("input", 0) if name == ONLY else names.get(name)
+        if name == ONLY and len(names.inputs) > 1:
+            raise ValueError(f"{key}: the model has several inputs; give an object of {', '.join(names.inputs)}")
+        place = ("input", 0) if name == ONLY else places.get(name)
         if place is None:
-            raise ValueError(f"{key}: {name[:100]} is none of {', '.join(names)}")
+            declared = ", ".join((*(names.outputs if outputs else ()), *names.inputs))
+            raise ValueError(f"{key}: {name[:100]} is none of {declared}")
         found[place] = value
     return found

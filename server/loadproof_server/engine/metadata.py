@@ -1,4 +1,4 @@
-"""Reads what a model takes and gives from OpenVINO's ports: names, KServe datatypes, shapes and layouts."""
+"""Reads what a model takes and gives from OpenVINO's ports: KServe datatypes, shapes and layouts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ from loadproof_server.errors import StartError
 from loadproof_server.tensors.datatypes import BY_OPENVINO
 
 
-def specs(ports: Sequence[Any]) -> tuple[TensorSpec, ...]:
+def specs(ports: Sequence[Any], names: Sequence[str]) -> tuple[TensorSpec, ...]:
     """Of all inputs or outputs; raises StartError for a type that KServe does not know."""
-    return tuple(_spec(port) for port in ports)
-
-
-def name_of(port: Any) -> str:
-    """The port's tensor name; OpenVINO's own models may leave it out, then the node's."""
-    return str(port.get_any_name() if port.get_names() else port.get_node().get_friendly_name())
+    return tuple(_spec(port, name) for port, name in zip(ports, names, strict=True))
 
 
 def layout_of(port: Any) -> str:
@@ -34,8 +29,8 @@ def _limits(port: Any) -> tuple[Dimension, ...]:
     return tuple((dimension.get_min_length(), dimension.get_max_length()) for dimension in port.get_partial_shape())
 
 
-def _spec(port: Any) -> TensorSpec:
-    name, element_type = name_of(port), port.get_element_type().get_type_name()
+def _spec(port: Any, name: str) -> TensorSpec:
+    element_type = port.get_element_type().get_type_name()
     if element_type not in BY_OPENVINO:
         raise StartError(f"tensor {name} has the type {element_type}, which KServe does not know")
     datatype = BY_OPENVINO[element_type].name

@@ -71,9 +71,10 @@ class Engine:
     ) -> None:
         """Loads the model; `nireq` 0 takes OpenVINO's optimal number. Raises StartError, in one line, if it cannot."""
         self.device = device
-        self._compiled = compiled(path, device, properties or {}, preparation)
-        self.inputs = specs(self._compiled.inputs)
-        self.outputs = specs(self._compiled.outputs)
+        made = compiled(path, device, properties or {}, preparation)
+        self._compiled = made.model
+        self.inputs = specs(made.model.inputs, made.names.inputs)
+        self.outputs = specs(made.model.outputs, made.names.outputs)
         self.streams = streams_of(self._compiled)
         try:
             self.nireq = nireq or int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
