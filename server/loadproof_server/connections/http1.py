@@ -1,6 +1,7 @@
 """One HTTP/1.1 connection: httptools' parser in an asyncio protocol, bounded in size, time and number.
 
-Requests of a connection are answered one at a time; pipelined ones wait, and nothing more is read meanwhile.
+Requests of a connection are answered one at a time; pipelined ones wait, and nothing more is read meanwhile. An offer
+to upgrade the connection (to h2c, as `curl --http2` and Java's client make it) is ignored, as RFC 9110 lets a server.
 The fields of `Limits` bound:
 - a head (request line, headers, trailers, what chunked encoding adds) by size: 431; a body by size: 413;
 - the time of a request, as Apache's mod_reqtimeout does: `request_s`, and one second more for each `body_bytes_per_s`
@@ -51,6 +52,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._current: Request | None = None  # being answered
         self._incoming: Request | None = None  # its body is being received
         self._reading = False  # within a message
+        self._upgrade_offered = False  # by the message, which is parsed again without that
         self._input_closed = False  # no more is parsed; complete requests are answered
         self._output_closed = False  # the last answer is sent
         self._messages = 0
@@ -78,8 +80,8 @@ class Http1Connection(asyncio.BufferedProtocol):
         message = self._messages if self._reading else None
         had = self._incoming.size if self._incoming else 0
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # only HTTP/1.1 is served: the request is answered as such
+            self._parse(data)
+        except httptools.HttpParserUpgrade:  # CONNECT: what follows is no HTTP
             self._close_after_last()
         except httptools.HttpParserError:
             self._refuse(InvalidRequest("request: cannot be read as HTTP of version 1.1"))
@@ -91,6 +93,33 @@ class Http1Connection(asyncio.BufferedProtocol):
         if not self._reading_paused and len(self._queued) > 0:
             self._reading_paused = True
             self.transport.pause_reading()
+
+    def _parse(self, data: memoryview) -> None:
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as end:
+                if not self._upgrade_offered:
+                    raise
+                data = data[end.args[0] :]
+                self._ignore_upgrade()
+
+    def _ignore_upgrade(self) -> None:
+        """Has the head parsed again without the offer: httptools takes what follows the offer for another protocol."""
+        since, self._upgrade_offered = self.since, False
+        method, version = self._parser.get_method(), self._parser.get_http_version().encode("ascii")
+        lines = [b"%s %s HTTP/%s" % (method, self._url, version)]
+        for name, value in self._header_lines:
+            if name == b"connection":
+                options = [option.strip() for option in value.lower().split(b",")]
+                value = b", ".join(option for option in options if option != b"upgrade")
+            if name != b"upgrade":
+                lines.append(b"%s: %s" % (name, value))
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"\r\n".join((*lines, b"", b"")))
+        if self._reading:
+            self.since = since
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -121,23 +150,26 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._overhead_bytes = 0
         self.since = time.monotonic()
         self._url = b""
-        self._headers: dict[bytes, bytes] = {}
+        self._header_lines: list[tuple[bytes, bytes]] = []
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        self._header_lines.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
+            self._upgrade_offered = True
+            return
         path = httptools.parse_url(self._url).path.decode("ascii")
         request = Request(
             self._parser.get_method().decode("ascii"),
             urllib.parse.unquote(path) if "%" in path else path,
-            self._headers,
+            dict(self._header_lines),
             keep_alive=self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1",
         )
-        self._headers = {}  # trailers are not the request's headers
+        self._header_lines = []  # trailers are not the request's headers
         self._incoming = request
         if int(request.headers.get(b"content-length", b"0")) > self._limits.body_bytes:
             self._end_body(TooLarge(f"body: larger than {self._limits.body_bytes} bytes"))
@@ -163,6 +195,8 @@ class Http1Connection(asyncio.BufferedProtocol):
             self._listener.held_bytes += len(data)
 
     def on_message_complete(self) -> None:
+        if self._upgrade_offered:
+            return
         self._reading = False
         self.since = time.monotonic()
         if self._incoming:

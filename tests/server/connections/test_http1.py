@@ -93,6 +93,59 @@ def test_a_request_that_was_sent_ahead_in_part_gets_the_rest_of_its_body() -> No
     run(test)
 
 
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+WEBSOCKET = (b"Upgrade: websocket", b"Connection: keep-alive", b"Connection: Upgrade")
+CHUNKED = (
+    b"POST /x HTTP/1.1\r\nHost: h\r\n%s\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n3;y=z\r\ndef\r\n0\r\nX: y\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000], ids=["byte by byte", "in pieces", "at once"])
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
+def test_an_upgrade_that_is_not_taken_is_ignored_and_the_body_read(offer: tuple[bytes, ...], step: int) -> None:
+    async def test() -> None:
+        async with serving() as port:
+            text = b"".join(
+                (
+                    post(b"length", *offer),
+                    CHUNKED % b"\r\n".join(offer),
+                    b"GET /get HTTP/1.1\r\n%s\r\n\r\n" % b"\r\n".join(offer),
+                    post(b"", *offer),
+                    post(b"after"),
+                    post(b"end", *offer, CLOSE),
+                )
+            )
+            answer = await say(port, *(text[start : start + step] for start in range(0, len(text), step)))
+        assert statuses(answer) == [200] * 6
+        bodies = [part.split(b"\r\n\r\n")[1] for part in answer.split(b"HTTP/1.1 ")[1:]]
+        assert bodies == [b"/x length", b"/x abcdef", b"/get ", b"/x ", b"/x after", b"/x end"]
+
+    run(test)
+
+
+def test_an_upgrade_whose_body_is_expected_or_too_large_is_as_any_other_request() -> None:
+    async def test() -> None:
+        async with serving(body_bytes=1000) as port:
+            assert statuses(await say(port, post(bytes(2000), *H2C))) == [413]
+            chunked = CHUNKED.replace(b"0\r\nX: y", b"7d0\r\n%s\r\n0" % bytes(2000).replace(b"\0", b"z"))
+            assert statuses(await say(port, chunked % b"\r\n".join(H2C))) == [413]
+            head, body = post(b"body", *H2C, b"Expect: 100-continue", CLOSE).split(b"\r\n\r\n")
+            answer = await say(port, head + b"\r\n\r\n", body, pause_s=0.1)
+            assert statuses(answer) == [100, 200] and answer.endswith(b"/x body")
+
+    run(test)
+
+
+def test_connect_is_answered_and_what_follows_it_is_not_read() -> None:
+    async def test() -> None:
+        async with serving() as port:
+            answer = await say(port, b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\n\r\n" + post(b"x"))
+            assert len(statuses(answer)) == 1
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -253,15 +306,5 @@ def test_what_is_no_http_is_a_bad_request(bad: bytes) -> None:
     async def test() -> None:
         async with serving() as port:
             assert statuses(await say(port, bad)) == [400]
-
-    run(test)
-
-
-def test_an_offer_to_upgrade_is_passed_over() -> None:
-    async def test() -> None:
-        async with serving() as port:
-            upgrade = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__")
-            answer = await say(port, post(b"x", *upgrade))
-        assert statuses(answer) == [200]
 
     run(test)
