@@ -20,8 +20,10 @@ from tests.server.small_models import (
     Server,
     kinds_model,
     matmul_models,
+    mixed_model,
     parameter,
     save,
+    sum_model,
     wait_ready,
 )
 
@@ -29,9 +31,9 @@ from tests.server.small_models import (
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """kinds: every datatype; typed: those with typed contents; free: y = relu(x), any shape of two dimensions;
-    words: y = x, any number of strings; strict: y = x as [2, 32], which OpenVINO refuses only when it runs; slow:
-    most of a second on two cores for an input of 2 KiB; brief: the same in a twentieth of the time; photo: y =
-    version * x as [1, 3, 4, 5], versions 1, 2 and 7."""
+    words: y = x, any number of strings; mixed: tensors that may have no elements; sum: a model with a state; strict:
+    y = x as [2, 32], which OpenVINO refuses only when it runs; slow: most of a second on two cores for an input of 2
+    KiB; brief: the same in a twentieth of the time; photo: y = version * x as [1, 3, 4, 5], versions 1, 2 and 7."""
     root = tmp_path_factory.mktemp("models")
     free = parameter("x", ov.Type.f32, [-1, -1])
     strict = parameter("x", ov.Type.f32, [-1, -1])
@@ -45,6 +47,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "kinds": kinds_model(root / "kinds", list(KINDS)),
         "typed": kinds_model(root / "typed", [kind for kind in KINDS if kind not in ("FP16", "BF16")]),
         "free": save(root / "free", [free], {"y": op.relu(free)}),
+        "mixed": mixed_model(root / "mixed"),
+        "sum": sum_model(root / "sum"),
         "words": save(root / "words", [words], {"y": op.reshape(words, [-1], special_zero=False)}),
         "strict": save(root / "strict", [strict], {"y": op.reshape(strict, [2, 32], special_zero=False)}),
         "slow": root / "slow",

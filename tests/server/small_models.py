@@ -18,6 +18,7 @@ import numpy as np
 import openvino as ov
 import uvloop
 from openvino import opset13 as op
+from openvino.op.util import Variable, VariableInfo
 
 from loadproof_server.connections.listener import Limits, Listener, ListenerState
 from loadproof_server.connections.sockets import listen
@@ -113,6 +114,33 @@ def scale_model(path: Path, factor: float, version: str = "1") -> Path:
     """y = factor * x, for any number of rows of four."""
     x = parameter("x", ov.Type.f32, [-1, 4])
     return save(path, [x], {"y": op.multiply(x, op.constant(np.float32(factor)))}, version)
+
+
+def sum_model(path: Path) -> Path:
+    """y is the sum of all x of [1, 4] that an infer request has had: a model with a state."""
+    x = parameter("x", ov.Type.f32, [1, 4])
+    info = VariableInfo()
+    info.data_shape, info.data_type, info.variable_id = ov.PartialShape([1, 4]), ov.Type.f32, "sum"
+    variable = Variable(info)
+    y = op.add(op.read_value(op.constant(np.zeros((1, 4), np.float32)), variable), x)
+    y.output(0).set_names({"y"})
+    (path / "1").mkdir(parents=True)
+    model = ov.Model([op.result(y)], [op.assign(y, variable)], [x], path.name)
+    ov.save_model(model, path / "1" / "model.xml", compress_to_fp16=False)
+    return path
+
+
+def mixed_model(path: Path) -> Path:
+    """y = x and words = text, of any number each, z = x + one, and none, which never has an element."""
+    x, one = parameter("x", ov.Type.f32, [-1, 4]), parameter("one", ov.Type.f32, [1, 4])
+    text = parameter("text", ov.Type.string, [-1])
+    outputs = {
+        "y": op.relu(x),
+        "z": op.add(x, one),
+        "none": op.slice(one, [0], [0], [1], [0]),
+        "words": op.reshape(text, [-1], special_zero=False),
+    }
+    return save(path, [x, one, text], outputs)
 
 
 def deep_model(path: Path, layers: int) -> Path:

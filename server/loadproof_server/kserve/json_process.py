@@ -50,7 +50,7 @@ class JsonProcess:
             message = rest_messages.parse(text, len(binary), has_header=has_header)
         else:
             message = await self._run_in_process(rest_messages.parse_to_arrays, text, len(binary), has_header)
-        if len(binary):
+        if has_header:
             message.inputs[:] = rest_messages.with_binary(message.inputs, binary)
         return message
 
