@@ -36,6 +36,7 @@ class Compiled:
 
     model: Any
     names: Names
+    has_state: bool  # variables, which ReadValue reads and Assign writes
 
 
 def compiled(path: Path, device: str, properties: Mapping[str, Any], preparation: Preparation) -> Compiled:
@@ -43,13 +44,13 @@ def compiled(path: Path, device: str, properties: Mapping[str, Any], preparation
     try:
         _require_device(device)
         read = _core().read_model(path)
-        names = names_of(read)
+        names, has_state = names_of(read), bool(read.get_variables())
         model = _reshaped(_preprocessed(read, preparation, names), preparation, names)
         made = _core().compile_model(model, device, with_defaults(properties))
     except (RuntimeError, TypeError, ValueError) as error:
         raise StartError(f"{path} does not load on {device}: {one_line(error)}") from None
     _warn_about_precision(path, properties, made)
-    return Compiled(made, names)
+    return Compiled(made, names, has_state)
 
 
 def with_defaults(properties: Mapping[str, Any]) -> dict[str, Any]:

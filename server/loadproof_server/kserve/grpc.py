@@ -15,7 +15,13 @@ from tritonclient.grpc import service_pb2 as pb
 
 from loadproof_server.connections.grpc_stream import Handler
 from loadproof_server.dataplane import metric_names
-from loadproof_server.dataplane.inputs import MAX_TENSORS, InputTensor, refuse_too_many, refuse_unsupported
+from loadproof_server.dataplane.inputs import (
+    MAX_TENSORS,
+    InputTensor,
+    refuse_sequence,
+    refuse_too_many,
+    refuse_unsupported,
+)
 from loadproof_server.dataplane.model import ServedModel
 from loadproof_server.dataplane.plane import EXTENSIONS, PLATFORM, SERVER_NAME, Plane
 from loadproof_server.engine.compiling import openvino_version
@@ -180,6 +186,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
 
 def inputs_of(request: Any, raw: Sequence[Buffer]) -> list[InputTensor]:
     """The inputs of a ModelInferRequest, raw or typed; raises InvalidRequest where it mixes both."""
+    refuse_sequence(request.parameters)
     refuse_too_many("inputs", len(request.inputs))
     for tensor in request.inputs:
         refuse_unsupported(f"input {tensor.name[:100]}", tensor.parameters)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from loadproof_server.connections.http1_request import JSON_TYPE, Reply
-from loadproof_server.dataplane.inputs import InputTensor, refuse_too_many, refuse_unsupported
+from loadproof_server.dataplane.inputs import InputTensor, refuse_sequence, refuse_too_many, refuse_unsupported
 from loadproof_server.engine.specs import Answer
 from loadproof_server.errors import InvalidRequest, TooLarge
 from loadproof_server.tensors import codec, datatypes
@@ -48,6 +48,7 @@ def split(body: memoryview, header_length: bytes | None) -> tuple[bytes, memoryv
 def parse(text: bytes, binary_bytes: int, *, has_header: bool) -> InferMessage:
     """The request, with a slice of the binary data in place of each binary tensor. Raises InvalidRequest."""
     content = _object(_load(text), "body")
+    refuse_sequence(_parameters(content, "body"))
     inputs, used = _inputs(content, binary_bytes, has_header=has_header)
     if used != binary_bytes:
         raise InvalidRequest(f"body: {binary_bytes} bytes of binary data where binary_data_size adds up to {used}")
