@@ -141,7 +141,7 @@ def _read(tensor: InputTensor, spec: TensorSpec) -> Array:
             f"input {spec.name}: datatype must be {spec.datatype}, not {quoted(tensor.datatype)}{known}"
         )
     if not spec.accepts(tensor.shape):
-        raise InvalidRequest(f"input {spec.name}: shape must be {list(spec.shape)}, not {_short(tensor.shape)}")
+        raise InvalidRequest(f"input {spec.name}: shape must be {spec.sizes}, not {_short(tensor.shape)}")
     return tensor.read(f"input {spec.name}", spec.datatype, tensor.shape, tensor.data)
 
 

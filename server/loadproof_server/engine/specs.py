@@ -27,6 +27,11 @@ class TensorSpec:
     any_rank: bool = False
     layout: str = ""
 
+    @property
+    def sizes(self) -> str:
+        """What `accepts` takes, as [1:8, 224] for 1 to 8 times 224; -1 is any size."""
+        return f"[{', '.join(map(_size, self.limits))}]" if self.limits else str(list(self.shape))
+
     def accepts(self, shape: Sequence[int]) -> bool:
         if tuple(shape) == self.shape:
             return ANY not in shape
@@ -51,6 +56,13 @@ class Answer:
     outputs: list[OutputTensor]
     wait_us: float  # from submit until an infer request was free
     inference_us: float  # start to end, as the server sees it
+
+
+def _size(limits: Dimension) -> str:
+    low, high = limits
+    if low == high:
+        return str(low)
+    return str(ANY) if high == ANY and low <= 1 else f"{low}:{'' if high == ANY else high}"
 
 
 def guess_layout(limits: tuple[Dimension, ...]) -> str:
