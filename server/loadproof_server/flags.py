@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from loadproof_server.repository.versions import LATEST, VersionPolicy, read_pol
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
 POLL_MAX_S: Final = 86_400
+WORKERS_MAX: Final = 10_000  # that OVMS takes; more than there are CPUs are never started
 _PREPARATION_HELP: Final = {
     "shape": '(1,3,224,224), with -1 for any size and 1:8 for a range, "auto" for any shape; JSON for several inputs',
     "batch_size": "4, 1:8 or auto; --shape takes precedence",
@@ -41,8 +43,8 @@ class Options:
     file_system_poll_wait_seconds: int
     port: int
     rest_port: int
-    grpc_bind_address: str
-    rest_bind_address: str
+    grpc_bind_address: tuple[str, ...]  # IP addresses
+    rest_bind_address: tuple[str, ...]
     grpc_workers: int
     rest_workers: int
     metrics_enable: bool
@@ -51,6 +53,7 @@ class Options:
     tls: Tls | None
     log_level: str
     log_path: Path | None
+    warnings: tuple[str, ...] = ()  # about flags that are not followed to the letter
 
     @property
     def workers(self) -> int:
@@ -101,12 +104,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     )
     parser.add_argument("--port", type=_port, default=0, help="gRPC port; 0 (the default): no gRPC")
     parser.add_argument("--rest_port", type=_port, default=0, help="REST port; 0 (the default): no REST")
-    parser.add_argument("--grpc_bind_address", type=_address, default="127.0.0.1", help="default 127.0.0.1")
-    parser.add_argument("--rest_bind_address", type=_address, default="127.0.0.1", help="default 127.0.0.1")
-    for name in ("grpc_workers", "rest_workers"):
-        protocol = {"grpc_workers": "gRPC", "rest_workers": "REST"}[name]
-        text = f"processes that serve {protocol} on its port, each with a share of CPUs, streams and threads; default 1"
-        parser.add_argument(f"--{name}", type=_workers, default=1, help=text)
+    _add_protocol_flags(parser)
     parser.add_argument(
         "--metrics_enable", type=_flag, nargs="?", const=True, default=False, help="/metrics on the REST port"
     )
@@ -122,10 +120,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--log_level", type=str.upper, choices=LOG_LEVELS, default="INFO")
     parser.add_argument("--log_path", type=Path, help="a file that gets the log as well")
     flags = vars(parser.parse_args(arguments))
-    options = Options(model=_model(parser, flags), tls=_tls(parser, flags), **flags)
+    options = Options(model=_model(parser, flags), tls=_tls(parser, flags), warnings=_cap_workers(flags), **flags)
     if not options.port and not options.rest_port:
         parser.error("--port, --rest_port: give at least one of them, or no protocol is served")
-    if options.port == options.rest_port and options.grpc_bind_address == options.rest_bind_address:
+    if options.port == options.rest_port and set(options.grpc_bind_address) & set(options.rest_bind_address):
         parser.error(f"--rest_port: {options.rest_port} is --port as well; give each protocol its own")
     for flag, port, workers in (("grpc", "port", options.grpc_workers), ("rest", "rest_port", options.rest_workers)):
         if workers > 1 and not flags[port]:
@@ -135,6 +133,35 @@ def parse(arguments: list[str] | None = None) -> Options:
     if options.metrics_list and not options.metrics_enable:
         parser.error("--metrics_list: no metrics are served without --metrics_enable; give it as well")
     return options
+
+
+def _add_protocol_flags(parser: argparse.ArgumentParser) -> None:
+    """Where each protocol is served, and by how many processes."""
+    for prefix, protocol in (("grpc", "gRPC"), ("rest", "REST")):
+        parser.add_argument(
+            f"--{prefix}_bind_address",
+            type=_addresses,
+            default="127.0.0.1",
+            help=f"IP addresses or host names of {protocol}, separated by commas; default 127.0.0.1",
+        )
+        parser.add_argument(
+            f"--{prefix}_workers",
+            type=_workers,
+            default=1,
+            help=f"processes that serve {protocol} on its port, at most one for each CPU, each with a share of CPUs, "
+            "streams and threads; default 1",
+        )
+
+
+def _cap_workers(flags: dict[str, Any]) -> tuple[str, ...]:
+    """Lowers the workers in `flags` to one for each CPU; returns the warnings that say so."""
+    cpus = len(os.sched_getaffinity(0))
+    warnings = []
+    for name in ("grpc_workers", "rest_workers"):
+        if flags[name] > cpus:
+            warnings.append(f"--{name}: {flags[name]} are more than there are CPUs; {cpus} are started")
+            flags[name] = cpus
+    return tuple(warnings)
 
 
 def _tls(parser: _Parser, flags: dict[str, Any]) -> Tls | None:
@@ -199,7 +226,7 @@ def _nireq(text: str) -> int:
 
 
 def _workers(text: str) -> int:
-    return _whole_number(text, 1, len(os.sched_getaffinity(0)))
+    return _whole_number(text, 1, WORKERS_MAX)
 
 
 def _poll(text: str) -> int:
@@ -212,11 +239,25 @@ def _whole_number(text: str, low: int, high: int) -> int:
     return int(text)
 
 
-def _address(text: str) -> str:
+def _addresses(text: str) -> tuple[str, ...]:
+    """The IP addresses of a list of addresses and host names, each once."""
+    return tuple(dict.fromkeys(address for name in text.split(",") for address in _addresses_of(name.strip())))
+
+
+def _addresses_of(name: str) -> list[str]:
+    """Of a host name all addresses of families that this machine has, but link-local ones, which need an interface."""
     try:
-        return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text))
+        return [str(ipaddress.ip_address("127.0.0.1" if name == "localhost" else name.strip("[]")))]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+        pass
+    try:
+        found = socket.getaddrinfo(name or "?", None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    except (OSError, UnicodeError):
+        found = []
+    addresses = [str(place[0]) for *_, place in found if "%" not in str(place[0])]
+    if not addresses:
+        raise argparse.ArgumentTypeError(f"{name!r} is no IP address, and no host name that is known here")
+    return addresses
 
 
 def _flag(text: str) -> bool:

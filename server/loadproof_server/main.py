@@ -25,7 +25,7 @@ import signal
 import socket
 import ssl
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 import uvloop
@@ -34,7 +34,7 @@ from loadproof_server import flags
 from loadproof_server.connections.grpc import GrpcConnection
 from loadproof_server.connections.http1 import Http1Connection
 from loadproof_server.connections.listener import DRAIN_S, Listener
-from loadproof_server.connections.sockets import host_port, listen
+from loadproof_server.connections.sockets import host_port, listen_to_all
 from loadproof_server.dataplane.metrics import Metrics
 from loadproof_server.dataplane.plane import Plane
 from loadproof_server.errors import StartError, UsageError
@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
         if chosen.workers == 1:
             run(chosen)
         else:
-            _set_up_log(chosen.log_level, chosen.log_path, "supervisor")
+            _set_up_log(chosen, "supervisor")
+            _warn(chosen)
             given = sys.argv[1:] if arguments is None else arguments
             asyncio.run(supervisor.supervise(chosen, given, WORKER_ENTRY))
     except StartError as error:
@@ -71,7 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
 def run(chosen: Options, worker: Worker | None = None) -> None:
     """Serves until a signal comes; raises StartError."""
     memory.keep_freed_memory()
-    _set_up_log(chosen.log_level, chosen.log_path, f"worker {worker.resources.number + 1}" if worker else "")
+    _set_up_log(chosen, f"worker {worker.resources.number + 1}" if worker else "")
+    if not worker:
+        _warn(chosen)
     uvloop.run(serve(chosen, worker))
 
 
@@ -120,16 +123,18 @@ async def serve(chosen: Options, worker: Worker | None = None) -> None:
     log.info("stopped")
 
 
-def _listeners(chosen: Options) -> tuple[socket.socket | None, socket.socket | None]:
-    rest = listen(chosen.rest_bind_address, chosen.rest_port) if chosen.rest_port else None
-    grpc = listen(chosen.grpc_bind_address, chosen.port, "--port") if chosen.port else None
+def _listeners(chosen: Options) -> tuple[list[socket.socket], list[socket.socket]]:
+    """The sockets of REST and of gRPC; none where the protocol has no port."""
+    rest = listen_to_all(chosen.rest_bind_address, chosen.rest_port, "--rest_port") if chosen.rest_port else []
+    grpc = listen_to_all(chosen.grpc_bind_address, chosen.port, "--port") if chosen.port else []
     return rest, grpc
 
 
 async def _start(
-    stack: contextlib.AsyncExitStack, listener: Listener, where: socket.socket, tls: ssl.SSLContext | None
+    stack: contextlib.AsyncExitStack, listener: Listener, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None
 ) -> None:
-    await listener.start(where, tls)
+    for where in sockets:
+        await listener.start(where, tls)
     stack.push_async_callback(listener.stop, DRAIN_S)
 
 
@@ -156,10 +161,11 @@ def _metrics(chosen: Options) -> tuple[bool, tuple[str, ...]]:
 def _ready_line(chosen: Options, plane: Plane) -> str:
     places = [
         f"{protocol} {host_port(host, port)}"
-        for protocol, host, port in (
+        for protocol, hosts, port in (
             ("gRPC", chosen.grpc_bind_address, chosen.port),
             ("REST", chosen.rest_bind_address, chosen.rest_port),
         )
+        for host in hosts
         if port
     ]
     models = ", ".join(map(str, plane.models)) or "no model"
@@ -167,7 +173,13 @@ def _ready_line(chosen: Options, plane: Plane) -> str:
     return f"serving {models}: {', '.join(places)}{under}"
 
 
-def _set_up_log(level: str, path: Path | None, process: str = "") -> None:
+def _warn(chosen: Options) -> None:
+    for warning in chosen.warnings:
+        log.warning("%s", warning)
+
+
+def _set_up_log(chosen: Options, process: str = "") -> None:
+    level, path = chosen.log_level, chosen.log_path
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path is not None:
         try:

@@ -15,7 +15,7 @@ GOOD = ["--model_name", "m", "--model_path", "models/m", "--port", "9000", "--re
 
 def test_the_defaults_are_loopback_and_what_openvino_thinks_best() -> None:
     chosen = parse(GOOD)
-    assert (chosen.grpc_bind_address, chosen.rest_bind_address) == ("127.0.0.1", "127.0.0.1")
+    assert (chosen.grpc_bind_address, chosen.rest_bind_address) == (("127.0.0.1",), ("127.0.0.1",))
     assert chosen.configuration() == Configuration((ModelSettings("m", Path("models/m"), 0, "CPU", {}),))
     assert (chosen.config_path, chosen.file_system_poll_wait_seconds) == (None, 1)
     assert (chosen.metrics_enable, chosen.log_level) == (False, "INFO")
@@ -67,7 +67,9 @@ def test_the_plugin_config_is_a_json_object() -> None:
         (["--rest_port", "0", "--metrics_enable"], "--metrics_enable: /metrics is served on the REST port"),
         (["--metrics_enable", "yes"], "--metrics_enable: 'yes' is neither true nor false"),
         (["--nireq", "-1"], "--nireq: '-1' is no whole number"),
-        (["--grpc_bind_address", "nowhere"], "--grpc_bind_address: 'nowhere' is no IP address"),
+        (["--grpc_bind_address", "nowhere"], "--grpc_bind_address: 'nowhere' is no IP address, and no host name"),
+        (["--rest_bind_address", "127.0.0.1,"], "--rest_bind_address: '' is no IP address, and no host name"),
+        (["--rest_port", "9000", "--rest_bind_address", "::1,127.0.0.1"], "--rest_port: 9000 is --port as well"),
         (["--plugin_config", "{"], "--plugin_config: broken JSON"),
         (["--plugin_config", "[]"], "--plugin_config: must be a JSON object"),
         (["--plugin_config", '{"A": []}'], "--plugin_config: A: must be a string"),
@@ -124,10 +126,35 @@ def test_workers_are_as_many_as_the_protocol_with_more_has(monkeypatch: pytest.M
     assert parse(GOOD).workers == 1
     assert parse([*GOOD, "--grpc_workers", "3", "--rest_workers", "8"]).workers == 8
     assert parse([*GOOD, "--grpc_workers", "2"]).workers == 2
-    for number in ("0", "9", "two"):
-        with pytest.raises(UsageError, match=f"--rest_workers: '{number}' is no whole number from 1 to 8"):
+    for number in ("0", "10001", "two"):
+        with pytest.raises(UsageError, match=f"--rest_workers: '{number}' is no whole number from 1 to 10000"):
             parse([*GOOD, "--rest_workers", number])
     for flag, port in (("--grpc_workers", "--port"), ("--rest_workers", "--rest_port")):
         other = [*GOOD[:4], *(GOOD[4:6] if port == "--rest_port" else GOOD[6:])]
         with pytest.raises(UsageError, match=f"{flag}: 2 processes serve nothing without {port}; give it as well"):
             parse([*other, flag, "2"])
+
+
+def test_more_workers_than_cpus_are_one_for_each_cpu_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    chosen = parse([*GOOD, "--rest_workers", "24", "--grpc_workers", "4"])
+    assert (chosen.rest_workers, chosen.grpc_workers, chosen.workers) == (4, 4, 4)
+    assert chosen.warnings == ("--rest_workers: 24 are more than there are CPUs; 4 are started",)
+    assert len(parse([*GOOD, "--rest_workers", "5", "--grpc_workers", "6"]).warnings) == 2
+    assert parse([*GOOD, "--rest_workers", "2"]).warnings == ()
+
+
+def test_bind_addresses_may_be_several_and_host_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        assert name == "server.lan"
+        return [(0, 0, 0, "", (address, 0)) for address in ("192.0.2.7", "192.0.2.7", "fe80::1%eth0", "2001:db8::7")]
+
+    monkeypatch.setattr("socket.getaddrinfo", find)
+    for text, expected in (
+        ("127.0.0.1,::1", ("127.0.0.1", "::1")),
+        (" 0.0.0.0 , [::] ", ("0.0.0.0", "::")),
+        ("localhost,127.0.0.1", ("127.0.0.1",)),
+        ("server.lan,127.0.0.1", ("192.0.2.7", "2001:db8::7", "127.0.0.1")),
+    ):
+        assert parse([*GOOD, "--rest_bind_address", text]).rest_bind_address == expected
+        assert parse([*GOOD, "--grpc_bind_address", text]).grpc_bind_address == expected

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import http.client
+import os
 import re
 import signal
 import socket
@@ -99,3 +101,72 @@ def test_one_protocol_alone_is_served(models: dict[str, Path]) -> None:
         assert re.search(rf"serving m version 1 on CPU .* gRPC 127\.0\.0\.1:{port}$", serving)
         process.terminate()
         assert process.wait(timeout=60) == 0
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("workers", [(), ("--rest_workers", "2", "--grpc_workers", "2")], ids=["alone", "workers"])
+@pytest.mark.parametrize(
+    ("addresses", "hosts"),
+    [("127.0.0.1,::1", ("127.0.0.1", "::1")), ("::,0.0.0.0", ("127.0.0.1", "::1")), ("::", ("127.0.0.1", "::1"))],
+)
+def test_each_address_is_served(
+    models: dict[str, Path], workers: tuple[str, ...], addresses: str, hosts: tuple[str, ...]
+) -> None:
+    port, rest_port = free_ports(2)
+    command = [sys.executable, "-m", "loadproof_server.main", *flags(models["free"], port, rest_port), *workers]
+    command += ["--rest_bind_address", addresses, "--grpc_bind_address", addresses]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            for host in hosts:
+                wait_until(lambda: process.poll() is None and is_ready(host, rest_port))  # noqa: B023
+                with grpc.insecure_channel(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") as channel:
+                    assert GRPCInferenceServiceStub(channel).ServerReady(pb.ServerReadyRequest()).ready
+        finally:
+            process.terminate()
+            log = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, log
+        for host in addresses.split(","):
+            shown = f"[{host}]" if ":" in host else host
+            assert f"gRPC {shown}:{port}" in log and f"REST {shown}:{rest_port}" in log
+
+
+def is_ready(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def test_a_busy_port_of_the_second_address_is_named_and_one_of_another_machine_too(models: dict[str, Path]) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, message = run(*flags(models["free"], rest_port=port), "--rest_bind_address", "127.0.0.1,127.0.0.2")
+    assert code == 1
+    assert f"--rest_port: 127.0.0.2:{port} cannot be bound (Address already in use): choose a free port" in message
+    code, message = run(*flags(models["free"], rest_port=port), "--rest_bind_address", "192.0.2.1")
+    assert code == 1
+    assert "cannot be bound (Cannot assign requested address): choose an address of this machine" in message
+
+
+def test_more_workers_than_cpus_start_one_for_each_and_say_so(models: dict[str, Path]) -> None:
+    rest_port = free_ports(1)[0]
+    command = [sys.executable, "-m", "loadproof_server.main", *flags(models["free"], rest_port=rest_port)]
+    with subprocess.Popen([*command, "--rest_workers", "999"], stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: process.poll() is None and is_ready("127.0.0.1", rest_port))
+        process.terminate()
+        log = process.communicate(timeout=60)[1]
+    cpus = len(os.sched_getaffinity(0))
+    assert process.returncode == 0
+    assert log.count(f": --rest_workers: 999 are more than there are CPUs; {cpus}") == 1

@@ -84,20 +84,25 @@ class Listener:
     def __init__(self, make: Callable[[ListenerState], asyncio.BufferedProtocol], limits: Limits | None = None) -> None:
         self._make = make
         self._state = ListenerState(limits or Limits())
+        self._servers: list[asyncio.Server] = []
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Accepts connections from now on, under TLS where there is a context for it."""
+        """Accepts connections of this socket too from now on, under TLS where there is a context for it."""
         more: dict[str, Any] = {"ssl_handshake_timeout": self._state.limits.request_s} if tls else {}
-        self._server = await asyncio.get_running_loop().create_server(
+        server = await asyncio.get_running_loop().create_server(
             lambda: self._make(self._state), sock=listener, backlog=BACKLOG, ssl=tls, **more
         )
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._servers.append(server)
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self, drain_s: float) -> None:
         """Accepts no more, gives the requests in flight `drain_s` to end, and closes all connections."""
         deadline = time.monotonic() + drain_s
         self._state.stopping = True
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self._state.connections):
             connection.close_when_idle()
         while self._state.connections and time.monotonic() < deadline:  # until the last answer is taken
@@ -105,7 +110,8 @@ class Listener:
         for task in list(self._state.tasks):
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
-        self._sweeper.cancel()
+        if self._sweeper:
+            self._sweeper.cancel()
         for connection in list(self._state.connections):
             connection.transport.abort()
 

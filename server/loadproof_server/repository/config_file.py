@@ -1,10 +1,13 @@
 """Reads OVMS's configuration file, and reports all its mistakes in one line.
 
 Source: OVMS's `src/schema.cpp` and `docs/parameters.md`. A relative `base_path` starts at the file's own directory.
+Lists of what is not served here (graphs, pipelines, their libraries, custom loaders) may stand there empty, as OVMS's
+tools write them. A byte-order mark at the start is skipped.
 """
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -81,8 +84,21 @@ class _Monitoring(_Part):
     metrics: _Metrics = Field(default_factory=_Metrics)
 
 
+def _no_entries(entries: list[Any]) -> list[Any]:
+    if entries:
+        raise ValueError("not supported here; empty or remove it")
+    return entries
+
+
+_Empty = Annotated[list[Any], AfterValidator(_no_entries)]
+
+
 class _ConfigFile(_Part):
     model_config_list: list[_Entry]
+    mediapipe_config_list: _Empty = Field(default_factory=list)
+    pipeline_config_list: _Empty = Field(default_factory=list)
+    custom_node_library_config_list: _Empty = Field(default_factory=list)
+    custom_loader_config_list: _Empty = Field(default_factory=list)
     monitoring: _Monitoring = Field(default_factory=_Monitoring)
 
 
@@ -111,7 +127,7 @@ def _content(path: Path) -> bytes:
         raise _refused(path, [f"cannot be read ({error.strerror}); give a file that can"]) from None
     if len(content) > MAX_CONFIG_BYTES:
         raise _refused(path, [f"is larger than {MAX_CONFIG_BYTES} bytes; shorten it"])
-    return content
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def _refused(path: Path, mistakes: Sequence[str]) -> UsageError:

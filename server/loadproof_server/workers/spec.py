@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """A worker's number, and the file descriptors that it inherits; -1 stands for none."""
+    """A worker's number, and the file descriptors that it inherits: of each protocol one for each address."""
 
     number: int  # from 0
     workers: int
     address: str  # of the workers' sockets, without the worker's number
     supervisor: int  # its process
     control: int
-    rest: int
-    grpc: int
+    rest: list[int]
+    grpc: list[int]
 
     @classmethod
     def from_argument(cls, argument: str) -> WorkerSpec:

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loadproof_server.connections.listener import DRAIN_S
-from loadproof_server.connections.sockets import listen_together, new_socket
+from loadproof_server.connections.sockets import has_ipv4, listen_together, new_socket
 from loadproof_server.errors import StartError, UsageError, WorkerDied
 from loadproof_server.flags import Options
 from loadproof_server.workers.spec import WorkerSpec
@@ -90,14 +90,14 @@ async def _run(
         rest = _sockets(stack, chosen.rest_bind_address, chosen.rest_workers if chosen.rest_port else 0)
         grpc = _sockets(stack, chosen.grpc_bind_address, chosen.grpc_workers if chosen.port else 0)
         for number in range(chosen.workers):
-            own = (rest[number : number + 1], grpc[number : number + 1])
+            own = [sockets[number] if number < len(sockets) else [] for sockets in (rest, grpc)]
             handles.append(await _start(number, chosen.workers, address, own, entry, flags))
         if not await _unless(stopping, asyncio.gather(*(handle.wait_until_loaded() for handle in handles))):
             return
-        if rest:
-            listen_together(rest, chosen.rest_bind_address, chosen.rest_port, "--rest_port")
-        if grpc:
-            listen_together(grpc, chosen.grpc_bind_address, chosen.port, "--port")
+        for host, listeners in zip(chosen.rest_bind_address, zip(*rest, strict=True), strict=False):
+            listen_together(listeners, host, chosen.rest_port, "--rest_port")
+        for host, listeners in zip(chosen.grpc_bind_address, zip(*grpc, strict=True), strict=False):
+            listen_together(listeners, host, chosen.port, "--port")
     for handle in handles:
         handle.start_serving()
     log.info("%d workers serve", len(handles))
@@ -111,20 +111,22 @@ async def _run(
         raise error
 
 
-def _sockets(stack: contextlib.ExitStack, host: str, number: int) -> list[socket.socket]:
-    return [stack.enter_context(new_socket(host)) for _ in range(number)]
+def _sockets(stack: contextlib.ExitStack, hosts: Sequence[str], workers: int) -> list[list[socket.socket]]:
+    """Of each worker a socket for each address."""
+    only_ipv6 = has_ipv4(hosts)
+    return [[stack.enter_context(new_socket(host, only_ipv6=only_ipv6)) for host in hosts] for _ in range(workers)]
 
 
 async def _start(
-    number: int, workers: int, address: str, own: tuple[list[socket.socket], ...], entry: str, flags: Sequence[str]
+    number: int, workers: int, address: str, own: Sequence[list[socket.socket]], entry: str, flags: Sequence[str]
 ) -> WorkerHandle:
     here, there = socket.socketpair()
     with there:
-        rest, grpc = (sockets[0].fileno() if sockets else -1 for sockets in own)
+        rest, grpc = ([each.fileno() for each in sockets] for sockets in own)
         spec = WorkerSpec(number, workers, address, os.getpid(), there.fileno(), rest, grpc)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", entry, spec.to_argument(), *flags),
-            pass_fds=[fd for fd in (there.fileno(), rest, grpc) if fd >= 0],
+            pass_fds=[there.fileno(), *rest, *grpc],
         )
     reader, writer = await asyncio.open_unix_connection(sock=here)
     return WorkerHandle(f"worker {number + 1} (process {process.pid})", process, reader, writer)

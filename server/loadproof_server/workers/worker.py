@@ -44,9 +44,9 @@ class Worker:
         finally:
             writer.close()
 
-    def listeners(self) -> tuple[socket.socket | None, socket.socket | None]:
+    def listeners(self) -> tuple[list[socket.socket], list[socket.socket]]:
         """The sockets of REST and of gRPC."""
-        rest, grpc = (socket.socket(fileno=fd) if fd >= 0 else None for fd in (self._spec.rest, self._spec.grpc))
+        rest, grpc = ([socket.socket(fileno=fd) for fd in found] for found in (self._spec.rest, self._spec.grpc))
         return rest, grpc
 
     def report_failure(self, error: StartError) -> None:

@@ -56,6 +56,23 @@ def test_no_model_at_all_is_a_configuration(tmp_path: Path) -> None:
     assert config_file.read(write(tmp_path, {"model_config_list": []})) == Configuration(())
 
 
+UNSERVED = ("mediapipe", "pipeline", "custom_node_library", "custom_loader")
+
+
+def test_empty_lists_of_what_is_not_served_are_taken(tmp_path: Path) -> None:
+    content = {**with_model(), **{f"{kind}_config_list": [] for kind in UNSERVED}}
+    assert config_file.read(write(tmp_path, content)) == config_file.read(write(tmp_path, with_model()))
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, mark: str) -> None:
+    path = write(tmp_path, mark + json.dumps(with_model(name="m\u00fc")))
+    assert [model.name for model in config_file.read(path).models] == ["m\u00fc"]
+    assert refusal(write(tmp_path, mark + "{")).startswith("broken JSON (EOF while parsing an object")
+    if mark:
+        assert refusal(write(tmp_path, 2 * mark + "{}")).startswith("broken JSON (expected value")
+
+
 def test_versions_preparation_and_metrics_are_read(tmp_path: Path) -> None:
     content = with_model(
         model_version_policy={"specific": {"versions": [3, 1]}},
@@ -130,9 +147,14 @@ def test_a_wrong_key_of_a_model_is_named(tmp_path: Path, keys: dict[str, Any], m
         ),
         ({"model_config_list": [{"config": {"name": "m"}}]}, "model_config_list[0].config.base_path: missing; add it"),
         (
-            {**with_model(), "pipeline_config_list": []},
-            "pipeline_config_list: unknown or not supported here; remove it",
+            {**with_model(), "mediapipe_config_list": [{"name": "g"}]},
+            "mediapipe_config_list: not supported here; empty or remove it",
         ),
+        (
+            {**with_model(), "pipeline_config_list": [{"name": "p"}], "custom_loader_config_list": {}},
+            "pipeline_config_list: not supported here; empty or remove it; custom_loader_config_list: Input should be",
+        ),
+        ({**with_model(), "graph_config_list": []}, "graph_config_list: unknown or not supported here; remove it"),
         (
             {**with_model(), "monitoring": {"metrics": {"metrics_list": ["ovms_none"]}}},
             "monitoring.metrics.metrics_list: 'ovms_none' is no metric of OVMS; there are ovms_streams, ",
