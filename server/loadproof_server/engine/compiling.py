@@ -86,7 +86,11 @@ def openvino_version() -> str:
 
 @functools.cache
 def _core() -> Any:
-    return ov.Core()
+    """Reads weights rather than mapping their file: a file that is overwritten would change the answers of the model
+    that serves, and one that is cut short, as `cp` does first, would end the process by SIGBUS (2026.4)."""
+    core = ov.Core()
+    core.set_property({"ENABLE_MMAP": False})
+    return core
 
 
 def _require_device(device: str) -> None:
