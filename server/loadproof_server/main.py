@@ -95,7 +95,7 @@ async def serve(chosen: Options, worker: Worker | None = None) -> None:
     workers = AllWorkers(plane, loader, worker.others if worker else ())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(loader.close)
-        await loader.start()
+        await loader.start(need_model=chosen.config_path is None)
         if worker:
             await workers.listen(worker.address)
             stack.push_async_callback(workers.close)

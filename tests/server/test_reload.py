@@ -280,7 +280,7 @@ def start(path: Path, *flags: str) -> tuple[int, str]:
     return done.returncode, done.stderr.splitlines()[-1]
 
 
-def test_a_server_does_not_start_on_a_broken_configuration_or_model(tmp_path: Path) -> None:
+def test_a_server_does_not_start_on_a_broken_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     rest = ("--rest_port", str(free_ports(1)[0]))
     path.write_text('{"model_config_list": [], "monitoring": {"metrics": {"enable": true}}}')
@@ -288,9 +288,41 @@ def test_a_server_does_not_start_on_a_broken_configuration_or_model(tmp_path: Pa
         2,
         "loadproof-server: monitoring.metrics.enable: /metrics is served on the REST port; give --rest_port",
     )
-    path.write_text('{"model_config_list": [{"config": {"name": "m", "base_path": "none"}}]}')
-    message = f"loadproof-server: model m: base_path: {tmp_path / 'none'} does not exist"
-    assert start(path, *rest) == (1, message)
+    path.write_text('{"model_config_list": [')
+    code, message = start(path, *rest)
+    assert (code, message.partition("broken")[0]) == (2, f"loadproof-server: --config_path: {path}: ")
+
+
+def test_a_server_starts_with_the_models_that_load_and_reports_the_others(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    scale_model(models / "good", 2)
+    (models / "good" / "2").mkdir()
+    (models / "broken" / "1").mkdir(parents=True)
+    (models / "broken" / "1" / "model.onnx").write_text("x")
+    bad, none = {"base_path": "broken"}, {"base_path": "none"}
+    configured = Configured(models, tmp_path, bad=bad, good={"base_path": "good"}, none=none)
+    wait_until(lambda: configured.ask("GET", "/v2/health/ready")[0] == 200)
+    assert configured.ask("POST", "/v2/models/good/infer", rest_body())[1]["outputs"][0]["data"] == [2] * 4
+    for name in ("bad", "none"):
+        assert configured.ask("GET", f"/v2/models/{name}/ready")[0] == 404
+    status = configured.ask("GET", "/v1/config")[1]
+    rows = {
+        name: [(row["version"], row["state"], row["status"]["error_code"]) for row in model["model_version_status"]]
+        for name, model in status.items()
+    }
+    assert rows == {
+        "bad": [("1", "LOADING", "UNKNOWN")],
+        "good": [("1", "AVAILABLE", "OK"), ("2", "LOADING", "UNKNOWN")],
+        "none": [("0", "LOADING", "UNKNOWN")],
+    }
+    assert "model.onnx does not load on CPU" in status["bad"]["model_version_status"][0]["status"]["error_message"]
+    assert configured.log.read_text().count("ERROR") == 3
+    scale_model(models / "new", 7)
+    (models / "new" / "1" / "model.bin").replace(models / "good" / "2" / "model.bin")  # the rest of version 2
+    (models / "new" / "1" / "model.xml").replace(models / "good" / "2" / "model.xml")
+    wait_until(lambda: configured.state("good")[-1] == "AVAILABLE")
+    assert configured.ask("POST", "/v2/models/good/infer", rest_body())[1]["outputs"][0]["data"] == [7] * 4
+    configured.end()
 
 
 def test_a_single_model_has_its_status_too(repository: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 A switch happens on the event loop between two requests; loading and closing happen in threads, where OpenVINO gives up
 the GIL. A version that does not load leaves the old one serving: no version is removed while another of its model
-fails. The semantics are those of OVMS's `online_config_changes.md`, except that a server does not start with a model
-that does not load.
+fails, and a server that starts then, or loads the model anew, serves older versions in place of the latest ones.
+Polling loads what has changed once two looks in a row find the same files: a version that is being copied waits. The
+semantics are those of OVMS's `online_config_changes.md`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,6 +51,19 @@ class Failure:
     target: Target | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model on disk: by version, what its policy wants; and older versions, the latest first."""
+
+    settings: ModelSettings
+    wanted: Mapping[str, Target | Failure]
+    older: Sequence[int] = ()
+
+    @property
+    def keys(self) -> set[Key]:
+        return {(self.settings.name, version) for version in self.wanted}
+
+
 @dataclass(slots=True)
 class Outcome:
     """Of one reload: whether a model was loaded or unloaded, and what went wrong."""
@@ -68,6 +82,7 @@ class Loader:
         self._lock = asyncio.Lock()
         self._stopping = False
         self._loaded: dict[Key, Target] = {}
+        self._seen: dict[Key, Fingerprint] = {}  # when last looked at
         self._loading: Key | None = None
         self._failures: dict[Key, Failure] = {}
         self._refusal: str | None = None  # of the configuration as a whole
@@ -75,10 +90,14 @@ class Loader:
         self._unloading: dict[ServedModel, asyncio.Task[None]] = {}
         self._reloads: set[asyncio.Task[Outcome]] = set()
 
-    async def start(self) -> None:
-        """Loads all models; raises StartError."""
-        for settings, found in await asyncio.to_thread(self._find_targets):
-            await self._update(settings, found, retry=True)
+    async def start(self, *, need_model: bool = False) -> None:
+        """Loads all models that load, and reports the others as a reload does.
+
+        Raises StartError where the configuration is broken, or where no model loads although one is needed.
+        """
+        for found in await asyncio.to_thread(self._find_models):
+            await self._update(found, retry=True)
+        if need_model and not self._loaded:
             for failure in self._failures.values():
                 raise StartError(failure.message)
 
@@ -93,7 +112,7 @@ class Loader:
         return outcome.changed
 
     async def poll(self, interval_s: float) -> None:
-        """Reloads whenever the configuration or a model's directory has changed; never returns."""
+        """Reloads when the configuration or a model's directory has changed, once it is settled; never returns."""
         while True:
             await asyncio.sleep(interval_s)
             await asyncio.shield(self._start_reload(retry=False))
@@ -148,51 +167,62 @@ class Loader:
     async def _reload(self, *, retry: bool) -> Outcome:
         async with self._lock:
             try:
-                found = await asyncio.to_thread(self._find_targets)
+                models = await asyncio.to_thread(self._find_models)
             except StartError as error:
                 return self._refuse(str(error), retry=retry)
             except Exception as error:  # of any kind: the server serves on and tries again
                 return self._refuse(f"the configuration cannot be read: {type(error).__name__}: {error}", retry=retry)
             self._refusal = None
             outcome = Outcome(False, [])
-            for settings, targets in found:
-                outcome.changed |= await self._update(settings, targets, retry=retry)
+            for found in models:
+                outcome.changed |= await self._update(found, retry=retry)
                 if self._stopping:
                     return Outcome(outcome.changed, ["the server is stopping"])
-            outcome.changed |= self._remove_all_but({settings.name for settings, _ in found})
+            outcome.changed |= self._remove_all_but({found.settings.name for found in models})
             outcome.errors += [failure.message for failure in self._failures.values()]
             return outcome
 
-    def _find_targets(self) -> list[tuple[ModelSettings, list[Target] | Failure]]:
+    def _find_models(self) -> list[Found]:
         """In a thread: reads the configuration and finds its models on disk; raises StartError where it is broken."""
-        return [(settings, _find_model(settings)) for settings in self._source().models]
+        return [_find_model(settings) for settings in self._source().models]
 
-    async def _update(self, settings: ModelSettings, found: list[Target] | Failure, *, retry: bool) -> bool:
-        """Serves the found versions, and removes others once these are served; True where something has changed."""
-        name = settings.name
-        if isinstance(found, Failure):
-            self._fail((name, _NOT_FOUND), found, retry=retry)
-            return False
-        wanted = {target.key for target in found}
-        for key in [key for key in self._failures if key[0] == name and key not in wanted]:
-            del self._failures[key]
+    async def _update(self, found: Found, *, retry: bool) -> bool:
+        """Serves the wanted versions, and removes others once these are served; True where something has changed."""
+        name = found.settings.name
+        if _NOT_FOUND not in found.wanted:
+            self._forget_failures(name, found.keys | {(name, str(version)) for version in found.older})
         changed = False
-        for target in found:
-            if self._stopping:
-                return changed
-            changed |= await self._load(target, retry=retry)
-        if not any(key[0] == name for key in self._failures):
-            changed |= self._remove([key for key in self._loaded if key[0] == name and key not in wanted])
+        for version, one in found.wanted.items():
+            changed |= await self._load((name, version), one, retry=retry)
+        if all(one == self._loaded.get((name, version)) for version, one in found.wanted.items()):
+            self._forget_failures(name, found.keys)
+            return changed | self._remove([key for key in self._loaded if key[0] == name and key not in found.keys])
+        return changed | await self._load_older(found, retry=retry)
+
+    async def _load_older(self, found: Found, *, retry: bool) -> bool:
+        """Serves older versions in place of those that do not load, until there are as many as wanted."""
+        name, changed = found.settings.name, False
+        for version in found.older:
+            key = name, str(version)
+            if key in self._loaded or len(self._plane.versions(name)) < len(found.wanted):
+                one = await asyncio.to_thread(_open_version, found.settings, version)
+                changed |= await self._load(key, one, retry=retry)
         return changed
 
-    async def _load(self, target: Target, *, retry: bool) -> bool:
+    async def _load(self, key: Key, target: Target | Failure, *, retry: bool) -> bool:
         """Serves the target, if that is new; True where it is served from now on."""
-        key = target.key
+        if self._stopping:
+            return False
+        if isinstance(target, Failure):
+            self._fail(key, target, retry=retry)
+            return False
+        settled = self._seen.get(key) == target.fingerprint
+        self._seen[key] = target.fingerprint
         if target == self._loaded.get(key):
             self._failures.pop(key, None)
             return False
         failure = self._failures.get(key)
-        if failure and failure.target == target and not retry:
+        if not retry and (not settled or (failure and failure.target == target)):
             return False
         started = time.perf_counter()
         self._loading = key
@@ -217,9 +247,13 @@ class Loader:
         if replaced:
             self._unload_when_idle(replaced)
 
-    def _remove_all_but(self, names: set[str]) -> bool:
-        for key in [key for key in self._failures if key[0] not in names]:
+    def _forget_failures(self, name: str, but: set[Key]) -> None:
+        for key in [key for key in self._failures if key[0] == name and key not in but]:
             del self._failures[key]
+
+    def _remove_all_but(self, names: set[str]) -> bool:
+        for name in {name for name, _ in self._failures} - names:
+            self._forget_failures(name, set())
         return self._remove([key for key in self._loaded if key[0] not in names])
 
     def _remove(self, keys: list[Key]) -> bool:
@@ -251,14 +285,22 @@ class Loader:
         return Outcome(False, [message])
 
 
-def _find_model(settings: ModelSettings) -> list[Target] | Failure:
+def _find_model(settings: ModelSettings) -> Found:
+    policy = settings.version_policy
     try:
-        files = versions.find(settings.base_path, settings.path_key, settings.version_policy)
-        return [Target(settings, file, versions.fingerprint(file)) for file in files]
+        there = versions.find(settings.base_path, settings.path_key)
+    except StartError as error:
+        return Found(settings, {_NOT_FOUND: Failure(str(error))})
+    chosen = there if settings.base_path.is_file() else policy.choose(there)
+    older = [] if policy.specific else [version for version in reversed(there) if version < chosen[0]]
+    return Found(settings, {str(version): _open_version(settings, version) for version in chosen}, older)
+
+
+def _open_version(settings: ModelSettings, version: int) -> Target | Failure:
+    try:
+        return Target(settings, *versions.open_version(settings.base_path, version, settings.path_key))
     except StartError as error:
         return Failure(str(error))
-    except OSError as error:
-        return Failure(f"{settings.path_key}: {error.filename} cannot be read ({error.strerror})")
 
 
 def _engine(target: Target) -> Engine:

@@ -1,24 +1,27 @@
 """Finds the models that a path names: versions in an OVMS model directory, as a policy chooses them, or one model file.
 
 What is loaded lies in that directory: a link that leads out of it is refused. The directory itself may be a link, and
-links within it are followed, as Kubernetes mounts them.
+links within it are followed, as Kubernetes mounts them. A version's fingerprint covers all files of its directory,
+because an ONNX model names the files of its weights itself; that of a lone model file covers those that it names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from loadproof_server.errors import StartError
+from loadproof_server.repository import external_weights
 
 # In the order of preference: OpenVINO IR, ONNX, TensorFlow Lite, PaddlePaddle, a frozen TensorFlow graph.
 SUFFIXES: Final = (".xml", ".onnx", ".tflite", ".pdmodel", ".pb")
 _VERSION_MAX: Final = 2**63 - 1
 
-# Of each file whose name begins as the model's does: name, bytes, time of its last change in ns, and inode.
+# Of each file that belongs to the model: name, bytes, time of its last change in ns, and inode.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
@@ -29,12 +32,9 @@ class VersionPolicy:
     latest: int = 1
     specific: tuple[int, ...] = ()
 
-    def choose(self, versions: Sequence[int]) -> list[int]:
-        """Those of `versions` that are served, lowest first; raises ValueError for a specific one that is not there."""
-        ordered = sorted(versions)
-        if missing := [version for version in self.specific if version not in ordered]:
-            raise ValueError(f"has no version {missing[0]}")
-        return sorted(self.specific) or ordered[-self.latest :]
+    def choose(self, versions: Iterable[int]) -> list[int]:
+        """Those of `versions` that are to be served, lowest first; specific ones even where they are not there."""
+        return sorted(self.specific) or sorted(versions)[-self.latest :]
 
 
 LATEST: Final = VersionPolicy()
@@ -60,46 +60,65 @@ def read_policy(value: Any) -> VersionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
+    """A model's file: in the directory of its version, or a lone file, whose directory has what is not the model's."""
+
     version: str
     path: Path
+    alone: bool = False
 
 
-def find(model_path: Path, key: str = "--model_path", policy: VersionPolicy = LATEST) -> list[ModelFile]:
-    """The versions `<model>/<positive integer>/<model file>` of the policy, lowest first, or a model file as version 1.
+def find(model_path: Path, key: str = "--model_path") -> list[int]:
+    """The numbers of the versions `<model>/<positive integer>/` that are there, lowest first; 1 for a model file.
 
     Raises StartError, in one line that begins with `key`.
     """
     try:
-        return _find(model_path, key, policy)
+        return _find(model_path, key)
     except OSError as error:
-        raise StartError(f"{key}: {error.filename} cannot be read ({error.strerror})") from None
+        raise _unreadable(key, error) from None
 
 
-def fingerprint(file: ModelFile) -> Fingerprint:
-    """Changes when the model or its weights are replaced; raises OSError where they are gone."""
-    found = [(entry.name, entry.stat()) for entry in _parts(file.path)]
-    return tuple(sorted((name, status.st_size, status.st_mtime_ns, status.st_ino) for name, status in found))
+def open_version(model_path: Path, version: int, key: str = "--model_path") -> tuple[ModelFile, Fingerprint]:
+    """The version's model file, and what changes when the model or its weights are replaced; raises StartError."""
+    try:
+        if model_path.is_file():
+            file = ModelFile("1", model_path, alone=True)
+            return file, _fingerprint(model_path.parent, _parts(model_path))
+        directory = model_path / str(version)
+        if not directory.is_dir():
+            there = ", ".join(map(str, _find(model_path, key)))
+            raise StartError(f"{key}: {model_path} has no version {version}, only {there}; mend model_version_policy")
+        file = ModelFile(str(version), _model_file(directory, key))
+        _require_inside(model_path, file.path, key)
+        return file, _fingerprint(directory, _files(directory))
+    except OSError as error:
+        raise _unreadable(key, error) from None
 
 
-def _find(model_path: Path, key: str, policy: VersionPolicy) -> list[ModelFile]:
+def _unreadable(key: str, error: OSError) -> StartError:
+    return StartError(f"{key}: {error.filename} cannot be read ({error.strerror})")
+
+
+def _fingerprint(directory: Path, files: Iterable[Path]) -> Fingerprint:
+    found = []
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):  # a file that has just gone is another fingerprint next time
+            status = file.stat()
+            found.append((str(file.relative_to(directory)), status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(sorted(found))
+
+
+def _find(model_path: Path, key: str) -> list[int]:
     if model_path.is_file():
         if model_path.suffix not in SUFFIXES:
             raise StartError(f"{key}: {model_path} is no model file; known are {', '.join(SUFFIXES)}")
-        return [ModelFile("1", model_path)]
+        return [1]
     if not model_path.is_dir():
         raise StartError(f"{key}: {model_path} does not exist")
-    versions = [int(entry.name) for entry in model_path.iterdir() if entry.is_dir() and _is_version(entry.name)]
+    versions = sorted(int(entry.name) for entry in model_path.iterdir() if entry.is_dir() and _is_version(entry.name))
     if not versions:
         raise StartError(f"{key}: {model_path} has no version directory; put the model into {model_path}/1/")
-    try:
-        chosen = policy.choose(versions)
-    except ValueError as error:
-        there = ", ".join(map(str, sorted(versions)))
-        raise StartError(f"{key}: {model_path} {error}, only {there}; mend model_version_policy") from None
-    files = [ModelFile(str(version), _model_file(model_path / str(version), key)) for version in chosen]
-    for file in files:
-        _require_inside(model_path, file.path, key)
-    return files
+    return versions
 
 
 def _is_version(name: str) -> bool:
@@ -118,10 +137,7 @@ def _model_file(directory: Path, key: str) -> Path:
 
 
 def _require_inside(model_path: Path, file: Path, key: str) -> None:
-    """Raises StartError where any file of the version's directory is a link that leads out of `model_path`.
-
-    Any file, because an ONNX model names the files of its weights itself.
-    """
+    """Raises StartError where any file of the version's directory is a link that leads out of `model_path`."""
     root = model_path.resolve()
     for directory, directories, files in os.walk(file.parent):
         for name in (".", *directories, *files):
@@ -130,7 +146,16 @@ def _require_inside(model_path: Path, file: Path, key: str) -> None:
                 raise StartError(f"{key}: {path} is a link that leads out of {model_path}; put the file itself there")
 
 
-def _parts(file: Path) -> Iterator[os.DirEntry[str]]:
-    """The model's file and those whose names begin as its own does, as its weights'."""
+def _files(directory: Path) -> Iterator[Path]:
+    """All files below the directory; links to directories are not followed but stand for themselves."""
+    for place, directories, files in os.walk(directory):
+        yield from (Path(place, name) for name in files)
+        yield from (path for name in directories if (path := Path(place, name)).is_symlink())
+
+
+def _parts(file: Path) -> Iterator[Path]:
+    """A lone model file, those whose names begin as its own does, as its weights', and those that it names."""
+    named = external_weights.of(file)
     with os.scandir(file.parent) as entries:
-        yield from (entry for entry in entries if entry.name.startswith(file.stem))
+        beside = {Path(entry.path) for entry in entries if entry.name.startswith(file.stem)}
+    yield from beside | {path for path in named if os.path.exists(path)}  # which takes any name
