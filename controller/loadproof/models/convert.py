@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -13,6 +14,8 @@ from typing import Any, Final
 from loadproof.errors import LoadproofError
 
 SERVED_AS_THEY_ARE: Final = (".onnx", ".tflite", ".xml")
+_LOCATION: Final = re.compile(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x1f])", re.DOTALL)
+_LONGEST_PATH_BYTES: Final = 4200  # with the entry's first bytes
 MODEL_FILES: Final = (".xml", ".onnx", ".tflite", ".pdmodel", ".pb")  # in a directory the first of these is the model
 
 
@@ -39,6 +42,31 @@ def model_in(path: Path) -> Path:
     files = sorted(latest.iterdir())
     found = (file for suffix in MODEL_FILES for file in files if file.suffix.lower() == suffix)
     return next(found, latest)
+
+
+def weights_of(model: Path) -> list[Path]:
+    """The files beside a model file that hold its weights: of IR and PaddlePaddle those of the same stem, of ONNX those
+    that it names, by whatever name. Raises OSError where the model cannot be read."""
+    named = [model.with_suffix(suffix) for suffix in (".bin", ".pdiparams")]
+    if model.suffix.lower() == ".onnx":
+        named += [model.parent / name for name in sorted(_external_data(model))]
+    return [path for path in dict.fromkeys(named) if os.path.isfile(path)]  # which takes any name
+
+
+def _external_data(model: Path) -> set[str]:
+    """The values of all entries `location` (ONNX, docs/ExternalData.md), found by their bytes in protobuf's encoding:
+    the tag and text of the key, the tag of the value, its length as a varint of at most two bytes."""
+    found = set()
+    held = b""
+    with model.open("rb") as file:
+        while block := file.read(1 << 20):
+            held += block
+            for entry in _LOCATION.finditer(held):
+                low, high = [*entry[1], 0][:2]
+                name = held[entry.end() : entry.end() + (low & 127) + 128 * high]
+                found.add(name.decode(errors="surrogateescape"))
+            held = held[-_LONGEST_PATH_BYTES:]
+    return found
 
 
 def place(source: Path, directory: Path) -> None:

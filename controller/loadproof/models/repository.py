@@ -98,13 +98,12 @@ def _model_in(path: Path) -> Path:
 
 
 def _fingerprint(path: Path) -> str:
-    """sha256 of the model's files at the path: the file, the weights of the same stem, or all files of a directory."""
+    """sha256 of the model's files at the path: the file and those of its weights, or all files of a directory."""
     try:
         if path.is_dir():
             return store.digest(path)[0]
-        weights = [path.with_suffix(suffix) for suffix in (".bin", ".pdiparams")]
         digest = hashlib.sha256()
-        for part in (path, *(file for file in weights if file.is_file())):
+        for part in (path, *convert.weights_of(path)):
             with part.open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)

@@ -22,14 +22,17 @@ from loadproof_clients.spec import Load
 from loadproof_clients.tensors.tensor import to_array
 
 
-def save_onnx(path: Path, scale: float = 2, external: bool = False) -> Path:
+def save_onnx(path: Path, scale: float = 2, external: str = "") -> Path:
+    """y = scale * x; `external` names the file of the weights, or `each` for a file of its own for each tensor."""
     sizes = ["n", 300]
     weights = numpy_helper.from_array(np.eye(300, dtype=np.float32) * scale, "w")
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name in "xy")
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.parent.mkdir(exist_ok=True, parents=True)
-    onnx.save_model(model, path, save_as_external_data=external, location="w.data" if external else None)
+    (path.parent / external).parent.mkdir(exist_ok=True)
+    whole, location = external != "each", external if external != "each" else None
+    onnx.save_model(model, path, save_as_external_data=bool(external), all_tensors_to_one_file=whole, location=location)
     return path
 
 
@@ -131,11 +134,42 @@ def test_a_changed_file_replaces_the_model_and_another_one_of_the_same_name_does
 
 
 def test_weights_in_a_file_beside_the_onnx_come_along(tmp_path: Path) -> None:
-    source = save_onnx(tmp_path / "net.onnx", external=True)
+    source = save_onnx(tmp_path / "net.onnx", external="w.data")
     model = models.get(str(source), tmp_path / "models")
     (tmp_path / "w.data").unlink()
     assert sorted(path.name for path in (model.directory / "1").iterdir()) == ["model.bin", "model.xml"]
     assert answer(model) == [2, 2]
+
+
+UUID = "5d0e3f1c-7b58-11ef-a5d2-0242ac120002"
+
+
+@pytest.mark.parametrize("weights", ["weights.bin", UUID, "each", "sub/model.onnx_data", "n" * 200])
+def test_new_weights_beside_the_same_onnx_replace_the_model(tmp_path: Path, weights: str) -> None:
+    source = save_onnx(tmp_path / "in" / "net.onnx", 2, weights)
+    graph = source.read_bytes()
+    first = models.get(str(source), tmp_path / "models")
+    assert answer(first) == [2, 2]
+    (tmp_path / "in" / "notes.txt").write_text("not the model's")
+    assert models.get(str(source), tmp_path / "models") == first
+    (tmp_path / "in" / ("w" if weights == "each" else weights)).unlink()
+    save_onnx(source, 7, weights)
+    assert source.read_bytes() == graph  # only the file of the weights is another one
+    assert answer(models.get(str(source), tmp_path / "models")) == [7, 7]
+
+
+def test_new_weights_in_a_directory_as_ovms_has_it_replace_the_model(tmp_path: Path) -> None:
+    for scale in (2, 7):
+        save_onnx(tmp_path / "net/1/any.onnx", scale, "weights.bin")
+        assert answer(models.get(str(tmp_path / "net"), tmp_path / "models")) == [scale, scale]
+        (tmp_path / "net/1/weights.bin").unlink()
+
+
+def test_a_model_whose_weights_are_missing_is_one_clear_line(tmp_path: Path) -> None:
+    source = save_onnx(tmp_path / "net.onnx", external="weights.bin")
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(LoadproofError, match=r"net\.onnx: OpenVINO cannot read this model"):
+        models.get(str(source), tmp_path / "models")
 
 
 def test_ir_is_copied_with_its_weights(tmp_path: Path) -> None:
