@@ -97,7 +97,10 @@ def test_one_protocol_alone_is_served(models: dict[str, Path]) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         loaded, serving = process.stderr.readline(), process.stderr.readline()
-        assert re.search(r"m version 1 on CPU with 1 infer requests and 1 streams: loaded in 0\.\d+ s$", loaded)
+        assert re.search(
+            r"m version 1 on CPU with 1 infer requests and 1 streams: loaded in 0\.\d+ s; in use: ", loaded
+        )
+        assert re.search(r"EXECUTION_DEVICES=CPU, INFERENCE_PRECISION_HINT=\w+, NUM_STREAMS=1, INFERENCE_NUM", loaded)
         assert re.search(rf"serving m version 1 on CPU .* gRPC 127\.0\.0\.1:{port}$", serving)
         process.terminate()
         assert process.wait(timeout=60) == 0

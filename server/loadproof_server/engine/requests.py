@@ -34,6 +34,7 @@ from typing import Any, Final
 import openvino as ov
 
 from loadproof_server.engine.compiling import compiled, one_line, streams_of
+from loadproof_server.engine.in_use import properties_in_use
 from loadproof_server.engine.metadata import specs
 from loadproof_server.engine.preparation import AS_IT_IS, Preparation
 from loadproof_server.engine.specs import ANY, Answer, OutputTensor
@@ -77,7 +78,8 @@ class Engine:
         self._compiled, self._has_state = made.model, made.has_state
         self.inputs = specs(made.model.inputs, made.names.inputs)
         self.outputs = specs(made.model.outputs, made.names.outputs)
-        self.streams = streams_of(self._compiled)
+        self.streams = streams_of(made.model)
+        self.in_use = properties_in_use(made.model)
         try:
             self.nireq = nireq or int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             requests = [self._compiled.create_infer_request() for _ in range(self.nireq)]

@@ -29,6 +29,7 @@ def config(model: ServedModel) -> dict[str, Any]:
         "input": [{**_tensor(spec), "format": "FORMAT_NONE"} for spec in model.engine.inputs],
         "output": [_tensor(spec) for spec in model.engine.outputs],
         "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": model.engine.nireq}],
+        "parameters": {name: {"string_value": value} for name, value in model.engine.in_use.items()},
     }
 
 

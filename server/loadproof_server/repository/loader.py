@@ -235,7 +235,8 @@ class Loader:
         finally:
             self._loading = None
         self._switch(target, engine)
-        log.info("%s: loaded in %.3f s", self._plane.model(*key), time.perf_counter() - started)
+        in_use = ", ".join(f"{name}={value}" for name, value in engine.in_use.items())
+        log.info("%s: loaded in %.3f s; in use: %s", self._plane.model(*key), time.perf_counter() - started, in_use)
         return True
 
     def _switch(self, target: Target, engine: Engine) -> None:
