@@ -21,7 +21,7 @@ from loadproof_server.repository import external_weights
 SUFFIXES: Final = (".xml", ".onnx", ".tflite", ".pdmodel", ".pb")
 _VERSION_MAX: Final = 2**63 - 1
 
-# Of each file that belongs to the model: name, bytes, time of its last change in ns, and inode.
+# Of each file that belongs to the model: path, bytes, time of its last change in ns, and inode.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
@@ -83,14 +83,14 @@ def open_version(model_path: Path, version: int, key: str = "--model_path") -> t
     try:
         if model_path.is_file():
             file = ModelFile("1", model_path, alone=True)
-            return file, _fingerprint(model_path.parent, _parts(model_path))
+            return file, _fingerprint(_parts(model_path))
         directory = model_path / str(version)
         if not directory.is_dir():
             there = ", ".join(map(str, _find(model_path, key)))
             raise StartError(f"{key}: {model_path} has no version {version}, only {there}; mend model_version_policy")
         file = ModelFile(str(version), _model_file(directory, key))
-        _require_inside(model_path, file.path, key)
-        return file, _fingerprint(directory, _files(directory))
+        _require_inside(model_path, directory, key)
+        return file, _fingerprint(_files(directory))
     except OSError as error:
         raise _unreadable(key, error) from None
 
@@ -99,12 +99,12 @@ def _unreadable(key: str, error: OSError) -> StartError:
     return StartError(f"{key}: {error.filename} cannot be read ({error.strerror})")
 
 
-def _fingerprint(directory: Path, files: Iterable[Path]) -> Fingerprint:
-    found = []
+def _fingerprint(files: Iterable[os.DirEntry[str] | Path]) -> Fingerprint:
+    found = set()
     for file in files:
         with contextlib.suppress(FileNotFoundError):  # a file that has just gone is another fingerprint next time
             status = file.stat()
-            found.append((str(file.relative_to(directory)), status.st_size, status.st_mtime_ns, status.st_ino))
+            found.add((os.fspath(file), status.st_size, status.st_mtime_ns, status.st_ino))
     return tuple(sorted(found))
 
 
@@ -136,26 +136,26 @@ def _model_file(directory: Path, key: str) -> Path:
     raise StartError(f"{key}: {directory} has no model file; known are {', '.join(SUFFIXES)}")
 
 
-def _require_inside(model_path: Path, file: Path, key: str) -> None:
-    """Raises StartError where any file of the version's directory is a link that leads out of `model_path`."""
+def _require_inside(model_path: Path, directory: Path, key: str) -> None:
+    """Raises StartError where the version's directory, or a file in it, is a link that leads out of `model_path`."""
     root = model_path.resolve()
-    for directory, directories, files in os.walk(file.parent):
-        for name in (".", *directories, *files):
-            path = Path(directory, name)
-            if not path.resolve().is_relative_to(root):
-                raise StartError(f"{key}: {path} is a link that leads out of {model_path}; put the file itself there")
+    for path in (directory, *(Path(entry.path) for entry in _files(directory) if entry.is_symlink())):
+        if not path.resolve().is_relative_to(root):
+            raise StartError(f"{key}: {path} is a link that leads out of {model_path}; put the file itself there")
 
 
-def _files(directory: Path) -> Iterator[Path]:
-    """All files below the directory; links to directories are not followed but stand for themselves."""
-    for place, directories, files in os.walk(directory):
-        yield from (Path(place, name) for name in files)
-        yield from (path for name in directories if (path := Path(place, name)).is_symlink())
+def _files(directory: Path | str) -> Iterator[os.DirEntry[str]]:
+    """All files below the directory, of which a version may have thousands; links are not followed."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path)
+            else:
+                yield entry
 
 
-def _parts(file: Path) -> Iterator[Path]:
+def _parts(file: Path) -> Iterator[os.DirEntry[str] | Path]:
     """A lone model file, those whose names begin as its own does, as its weights', and those that it names."""
-    named = external_weights.of(file)
     with os.scandir(file.parent) as entries:
-        beside = {Path(entry.path) for entry in entries if entry.name.startswith(file.stem)}
-    yield from beside | {path for path in named if os.path.exists(path)}  # which takes any name
+        yield from (entry for entry in entries if entry.name.startswith(file.stem))
+    yield from (path for path in external_weights.of(file) if os.path.exists(path))  # which takes any name
