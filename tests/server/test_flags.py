@@ -80,6 +80,8 @@ def test_the_plugin_config_is_a_json_object() -> None:
         ),
         (["--shape", "{"], "--shape: broken JSON"),
         (["--shape", "(1,a)"], "--shape: 'a' is no size: give a whole number"),
+        (["--shape", "(1:9999999999,4)"], "--shape: 1:9999999999 is out of bounds: a size is at most 999999999"),
+        (["--shape", '{"x": "(4,8:2)"}'], "--shape: x: 8:2 begins above its end"),
         (["--batch_size", "8:1"], "--batch_size: 8:1 begins above its end"),
         (["--layout", "nhwc"], "--layout: must be as NHWC:NCHW"),
         (["--mean", "[1,nan]"], "--mean: must be a number or a list of them"),

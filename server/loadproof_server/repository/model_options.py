@@ -20,7 +20,8 @@ from loadproof_server.engine.specs import ANY, Dimension
 from loadproof_server.tensors.datatypes import BYTES, DATATYPES
 
 _EVERY_SIZE: Final = (0, ANY)
-_DIMENSION: Final = re.compile(r"(\d{1,9})(?::(\d{1,9}))?")
+_DIMENSION: Final = re.compile(r"([0-9]+)(?::([0-9]+))?")
+_SIZE_MAX: Final = 999_999_999
 _COLORS: Final = ("RGB", "BGR")
 
 
@@ -65,6 +66,8 @@ def _dimension(value: Any) -> Dimension:
         return _EVERY_SIZE
     if not (found := _DIMENSION.fullmatch(text)):
         raise ValueError(f"{value!r:.40} is no size: give a whole number, -1 for any or 1:8 for a range")
+    if max(len(digits) for digits in found.groups("")) > len(str(_SIZE_MAX)):
+        raise ValueError(f"{text:.40} is out of bounds: a size is at most {_SIZE_MAX}")
     low, high = int(found[1]), int(found[2] or found[1])
     if low > high:
         raise ValueError(f"{text} begins above its end")
