@@ -22,6 +22,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 AHEAD_S: Final = 100
 DELAY_MS: Final = 5
+TOKEN: Final = "a token that only the tests know"  # the worker's and the controller's
 HOSTS: Final = ("client", "relay", "server", "worker")
 LINKS: Final = (
     ("client", "192.0.2.1", "relay", "192.0.2.2"),
@@ -83,6 +84,7 @@ class Machines:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env={**os.environ, "LOADPROOF_TOKEN": TOKEN},
         )
         self._stack.callback(_kill, process)
         return process

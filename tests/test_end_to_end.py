@@ -129,10 +129,11 @@ def test_a_sweep_runs_every_point_direct_and_through_the_balancer(models: Path, 
     assert all(codes(run) <= DISTURBED for run in done.summary["runs"])
 
 
-def test_a_worker_from_elsewhere_joins(models: Path, tmp_path: Path) -> None:
+def test_a_worker_from_elsewhere_joins(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.ports import free_ports
 
     address = f"127.0.0.1:{free_ports(1)[0]}"
+    monkeypatch.setenv("LOADPROOF_TOKEN", "a token that only the tests know")
     with subprocess.Popen([*COMMAND, "worker", "--master", address], cwd=tmp_path, stderr=subprocess.DEVNULL) as worker:
         done = loadproof(models, tmp_path / "out", "--listen", address, "--set", "load.expect_workers=1")
         assert worker.wait(60) == 0

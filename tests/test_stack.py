@@ -46,7 +46,7 @@ class Stack:
 
     def work(self) -> None:
         """One worker after the other, as a container does it."""
-        command = [*COMMAND, "worker", "--master", self.places["master"]]
+        command = [*COMMAND, "worker", "--master", self.places["master"], "--token-file", self.places["token_file"]]
         while not self.closing.is_set():
             worker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             while worker.poll() is None:
@@ -93,7 +93,13 @@ def stack(repository: Path, tmp_path: Path) -> Iterator[Stack]:
     haproxy = subprocess.Popen(
         [program, "-db", "-f", "haproxy/haproxy.cfg"], cwd=ROOT, env=env, stderr=log, start_new_session=True
     )
-    found = Stack(repository, refused, server, haproxy, {**places, "models": str(repository)})
+    found = Stack(
+        repository,
+        refused,
+        server,
+        haproxy,
+        {**places, "models": str(repository), "token_file": str(tmp_path / "token")},
+    )
     workers = [threading.Thread(target=found.work) for _ in range(2)]
     for worker in workers:
         worker.start()

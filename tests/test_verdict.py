@@ -31,6 +31,7 @@ OPEN: Final = {"arrivals": "constant", "rate_rps": 80.0, "clients": 4}
 AT_ONCE: Final = 2
 HOGS: Final = 4
 WORKER: Final = "loadproof_clients.load.worker"
+TOKEN: Final = "a token that only the tests know"
 
 
 def until_measuring(process: subprocess.Popen[str]) -> None:
@@ -84,7 +85,10 @@ def restart_worker(server: TruthServer, process: subprocess.Popen[str]) -> None:
     command = worker.cmdline()
     worker.kill()
     time.sleep(0.5)
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL):
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as again:
+        assert again.stdin is not None
+        again.stdin.write(f"{TOKEN}\n".encode())
+        again.stdin.flush()
         process.wait(timeout=60)
 
 
@@ -312,7 +316,9 @@ def harmed(harm: Harm, place: Path) -> Outcome:
     (place / "sitecustomize.py").write_text(CLOCK.format(flag=str(place / "stepped")))
     before = ["prlimit", f"--nofile={harm.open_files}", "--"] if harm.open_files else []
     with harm.server(place / "log", *harm.flags) as server, cores(1 if harm.one_core else 0):
-        process = start_loadproof(server, place / "out", harm.load, measure, before=before, PYTHONPATH=str(place))
+        process = start_loadproof(
+            server, place / "out", harm.load, measure, before=before, PYTHONPATH=str(place), LOADPROOF_TOKEN=TOKEN
+        )
         if harm.act:
             harm.act(server, process)
         return finish(process, place / "out")

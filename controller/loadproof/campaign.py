@@ -180,7 +180,7 @@ class Campaign:
                 "plan_sha256": hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest(),
                 "environment": environment.record(),
                 "calibration": self._calibration,
-                "stack": self.stack and self.stack.model_dump(),
+                "stack": self.stack and self.stack.model_dump(mode="json"),
                 "runs": list(_planned(self.runs)),
                 "interrupted": interrupted,
             },

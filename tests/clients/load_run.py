@@ -18,6 +18,7 @@ from loadproof_clients.tensors.tensor import from_array
 
 ROOT = Path(__file__).parent.parent.parent
 PAYLOADS = 5
+TOKEN = "a token that only the tests know"
 WAYS = [(protocol, transport) for transport in ("tritonclient", "wire") for protocol in ("grpc", "rest")]
 Records = npt.NDArray[np.void]
 
@@ -38,10 +39,16 @@ class Run:
         (place / "spec.json").write_text(json.dumps(spec))
 
     def start(self, name: str, arguments: list[str]) -> subprocess.Popen[str]:
+        """A program; each of the load's reads the token from its standard input."""
         log = self._stack.enter_context((self.place / f"{name}.err").open("w"))
+        command = [sys.executable, *arguments]
         process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(f"{TOKEN}\n")
+        process.stdin = None  # communicate() would flush it
         self.processes[name] = process
         return process
 
@@ -78,7 +85,7 @@ class Run:
         self.master(*extra, answers=answers, floats=floats)
         port = self.until("listening")["port"]
         for number in range(workers):
-            spool = ["--spool", str(self.place)]
+            spool = ["--spool", str(self.out)]
             self.start(f"worker{number}", ["-m", program, "--port", str(port), *spool])
         return self
 

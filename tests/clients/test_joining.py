@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.load_run import ROOT, Run
+from tests.clients.load_run import ROOT, TOKEN, Run
 from tests.ports import free_ports
 
 COMMAND = [sys.executable, "-c", "from loadproof.cli import main; main()", "worker"]
@@ -28,7 +28,11 @@ def join(request: pytest.FixtureRequest) -> Join:
     def start(port: int, *flags: str, **environment: str) -> subprocess.Popen[str]:
         command = [*COMMAND, "--master", f"127.0.0.1:{port}", *flags]
         process = subprocess.Popen(
-            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+            command,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "LOADPROOF_TOKEN": TOKEN, **environment},
         )
         request.addfinalizer(process.communicate)
         request.addfinalizer(process.kill)  # the last added is called first

@@ -123,7 +123,7 @@ def test_the_master_tells_and_saves_how_it_went(clean: Run) -> None:
     health = [json.loads(line) for line in (clean.out / "generator.jsonl").read_text().splitlines()]
     assert {row["worker"] for row in health} == {1, 2}
     assert all(row["rss_bytes"] > 10_000_000 and row["cpu_percent"] >= 0 and row["time_s"] > 0.8 for row in health)
-    assert not list(clean.place.glob("*.spool"))
+    assert not list(clean.out.glob("*.spool"))
 
 
 def test_every_lie_is_recorded_for_what_it_is(new_run: Callable[..., Run]) -> None:

@@ -87,7 +87,13 @@ class Coordinator:
     def _absent(self) -> str:
         where = f"{self._runner.master_bind_host}:{self._runner.server.port}"
         who = absent(self._run.nodes.values(), self._run.spec.load, where)
-        return "; ".join([f"{who} within {self._settings.workers_timeout_s:g} s", *self._run.refusals])
+        return "; ".join(
+            [f"{who} within {self._settings.workers_timeout_s:g} s", *self._run.refusals, *self._dropped()]
+        )
+
+    def _dropped(self) -> list[str]:
+        """Who waits for a worker whose token is another one learns so."""
+        return [note.rstrip(".").replace("The master", "the master", 1) for note in self._inbox.notes()]
 
     def _load(self) -> None:
         nodes = list(self._run.nodes.values())
@@ -195,6 +201,7 @@ class Coordinator:
             "t0_epoch_us": run.t0_epoch_us if run.has_started else None,
             "workers": workers,
             "stopped_early": run.stopping,
+            "notes": self._inbox.notes(),
         }
         (self._settings.out / "load.json").write_text(json.dumps(load, indent=1) + "\n")
         say("end", workers=workers)

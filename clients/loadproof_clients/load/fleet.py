@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,7 @@ from loadproof_clients.load import clocks, messages
 from loadproof_clients.load.clocks import Exchange, Reading
 from loadproof_clients.records import UNSENT
 from loadproof_clients.spec import Load
-from loadproof_clients.spool import Receiver
+from loadproof_clients.spool import BadRecords, Receiver, spool_path
 
 SILENT_S_MAX: Final = 10.0  # a worker reports twice a second
 PONG_S_MAX: Final = 10.0
@@ -62,12 +63,19 @@ class NodeState(Enum):
 class Node:
     """One worker; `number` counts from 1.
 
-    `count` gets each piece of records that comes; `health` is the last row of load.health that came; `why_lost` is the
-    reason where the state is LOST.
+    Its records go below `out`, where the spool file of a worker that the controller started is too. `count` gets each
+    piece of records that comes, once `fault` has nothing to say against it; `health` is the last row of load.health
+    that came; `why_lost` is the reason where the state is LOST.
     """
 
     def __init__(
-        self, identity: str, number: int, hello: dict[str, Any], records: Path, count: Callable[[bytes], None] | None
+        self,
+        identity: str,
+        number: int,
+        hello: dict[str, Any],
+        out: Path,
+        count: Callable[[bytes], None] | None,
+        fault: Callable[[Node, bytes], str | None],
     ) -> None:
         self.identity = identity
         self.number = number
@@ -87,8 +95,9 @@ class Node:
         self.state = NodeState.RUNNING
         self.why_lost = ""
         self.heard_s = time.monotonic()
-        self.receiver = Receiver(records, count)
-        self._spool = Path(hello["spool"])
+        self.health_s = float("-inf")  # when the last row of health came
+        self.receiver = Receiver(out / "records" / f"worker-{number}.rec", count, partial(fault, self))
+        self._spool = None if self.joined else spool_path(out, self.pid)
         self._process = _process(self.pid) if hello["machine"] == messages.machine() else None
 
     @property
@@ -111,15 +120,22 @@ class Node:
         return None
 
     def recover(self) -> None:
-        """Reads what a lost worker on this machine left in its spool file."""
-        if self._process is None or not self._spool.exists():
+        """Reads what a lost worker that the controller started left in its spool file.
+
+        The master chose that file's path: no worker can name another one.
+        """
+        if self._process is None or self._spool is None or not self._spool.is_file():
             return
-        rows = self.receiver.recover(self._spool)
+        before = self.receiver.rows
+        try:
+            said = f"{self.receiver.recover(self._spool)} records were recovered from its spool file"
+        except BadRecords as error:
+            said = f"of its spool file only {self.receiver.rows - before} records can be: {error}"
         unsent = self.receiver.count(UNSENT)
         self.counts |= {"sent": max(self.counts["sent"], self.receiver.rows - unsent), "unsent": unsent}
         if not _lives(self._process):
             self._spool.unlink(missing_ok=True)
-        self.why_lost = f"{self.why_lost}; {rows} records were recovered from its spool file"
+        self.why_lost = f"{self.why_lost}; {said}"
 
     def read_clock(self, send: Any) -> Reading:
         """Before the run: `before` is its clock less ours; raises TimeoutError where it does not answer."""

@@ -6,13 +6,19 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from loadproof_clients.load import messages
+from loadproof_clients.load.door import Door
 from loadproof_clients.load.events import say
 from loadproof_clients.load.fleet import Node, NodeState, refusal
+from loadproof_clients.load.plausible import Plausible
 from loadproof_clients.load.run_state import RunState
+from loadproof_clients.spool import BadRecords
+
+HEALTH_S_MIN: Final = 0.5  # between two rows of a worker, which sends one each second
 
 log = logging.getLogger("loadproof.master")
 
@@ -20,8 +26,12 @@ log = logging.getLogger("loadproof.master")
 class Inbox:
     """Registers a handler for each message; records go below `out`, and to `count` as well where it is given."""
 
-    def __init__(self, run: RunState, runner: Any, out: Path, count: Callable[[bytes], None] | None) -> None:
+    def __init__(
+        self, run: RunState, runner: Any, out: Path, count: Callable[[bytes], None] | None, door: Door
+    ) -> None:
         self._run, self._runner, self._out, self._count = run, runner, out, count
+        self._door = door
+        door.on_flood = self._on_flood
         (out / "records").mkdir(parents=True)
         self._health = (out / "generator.jsonl").open("x", buffering=1)
         handlers: dict[str, Callable[[Node, Any], None]] = {
@@ -49,8 +59,13 @@ class Inbox:
         node.state, node.why_lost = NodeState.LOST, why
         self._runner.clients.pop(node.identity, None)  # Locust would start its users again after a minute
         self.send("quit", None, node.identity)
+        self._door.keep_out(node.identity)
         node.recover()
         say("worker_lost", worker=node.number, message=node.why_lost)
+
+    def notes(self) -> list[str]:
+        """Sentences about what was dropped."""
+        return self._door.dropped.notes()
 
     def close(self) -> None:
         """Ends the files."""
@@ -66,17 +81,39 @@ class Inbox:
             node.heard_s = time.monotonic()
             try:
                 handler(node, msg.data)
+            except BadRecords as error:
+                self._door.dropped.bad(f"{name}: {error}")
+                self._give_up(node, f"worker {node.number} sent records that cannot be: {error}")
             except (OSError, ValueError) as error:  # Locust would only log it; a full disk ends the run
                 self._run.fail(f"worker {node.number}, {name}: {error}")
 
         return listen
 
+    def _give_up(self, node: Node, why: str) -> None:
+        """A worker that cannot be believed is lost; before T0 nothing is, and the run does not begin."""
+        if self._run.has_started:
+            self.lose(node, why)
+        else:
+            self._run.fail(why)
+
+    def _on_flood(self, identity: str) -> None:
+        if node := self._run.nodes.get(identity):
+            self._give_up(node, f"worker {node.number} sent more messages than a worker does")
+
+    def _fault(self, plausible: Plausible, node: Node, data: bytes) -> str | None:
+        if not self._run.has_started:
+            return "there was no load yet"
+        return plausible.fault(data, node.first_client, node.clients, time.monotonic_ns() - self._run.t0_ns)
+
     def _on_hello(self, identity: str, data: dict[str, Any]) -> None:
         run = self._run
+        if identity in run.nodes:
+            self._door.dropped.bad("a worker that says hello again")
+            return
         if (refused := refusal(data, run.nodes.values(), run.spec.load)) is None:
             number = len(run.nodes) + 1
-            records = self._out / "records" / f"worker-{number}.rec"
-            run.nodes[identity] = Node(identity, number, data, records, self._count)
+            fault = partial(self._fault, Plausible(run.spec))
+            run.nodes[identity] = Node(identity, number, data, self._out, self._count, fault)
             load = run.spec.load
             say("workers", ready=number, expected=load.processes, joining=load.expect_workers)
             return
@@ -92,15 +129,19 @@ class Inbox:
             say("worker_restarted", message=f"worker {back.number} of {back.host} was lost and came again")
 
     def _on_armed(self, node: Node, data: dict[str, Any]) -> None:
+        others = sum(one.clients for one in self._run.nodes.values() if one is not node)
+        if not 0 < data["clients"] <= self._run.spec.load.clients - others or node.armed.is_set():
+            raise ValueError(f"{data['clients']:,} clients are not its share of {self._run.spec.load.clients:,}")
         node.clients = data["clients"]
         node.armed.set()
 
     def _on_report(self, node: Node, data: dict[str, Any]) -> None:
         health = data.pop("health")
         node.counts = data
-        if health is not None:
-            node.health = health
-            self._health.write(json.dumps(health) + "\n")
+        if health is not None and node.heard_s - node.health_s >= HEALTH_S_MIN:
+            node.health = {**health, "worker": node.number}
+            node.health_s = node.heard_s
+            self._health.write(json.dumps(node.health) + "\n")
 
     def _on_chunk(self, node: Node, data: dict[str, Any]) -> None:
         expected = node.receiver.receive(data["number"], data["data"])

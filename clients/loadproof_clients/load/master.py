@@ -1,15 +1,16 @@
 """The master: gives the workers spec, payloads and T0, gathers their records, and ends with all of them.
 
 `python -m loadproof_clients.load.master --spec SPEC.json --payloads payloads.bin [--answers answers.bin] --out DIR
-[--host 127.0.0.1] [--port P] [--workers-timeout S] [--last] [--web PORT] [--metrics PORT]`. Standard output is JSON
-lines (events); exit 0 when every worker delivered all its records, 1 with an `error` event otherwise (what came is
-saved), 2 for bad arguments.
+[--host 127.0.0.1] [--port P] [--workers-timeout S] [--last] [--web PORT] [--metrics PORT]`. The first line of standard
+input is the campaign's token. Standard output is JSON lines (events); exit 0 when every worker delivered all its
+records, 1 with an `error` event otherwise (what came is saved), 2 for bad arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -17,10 +18,13 @@ from pathlib import Path
 import gevent
 import locust  # first of those that do I/O: it patches Python for gevent
 from locust.env import Environment
+from locust.exception import RPCError
 from pydantic import ValidationError
 
-from loadproof_clients.load import web
+from loadproof_clients.load import campaign_token, sockets, web
+from loadproof_clients.load.campaign_token import NoToken
 from loadproof_clients.load.coordinator import Coordinator, Settings
+from loadproof_clients.load.door import Door
 from loadproof_clients.load.events import say
 from loadproof_clients.load.exporter import Exporter
 from loadproof_clients.load.inbox import Inbox
@@ -56,6 +60,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     log.info("Locust %s", locust.__version__)
     try:
+        door = Door(campaign_token.of_stdin())
         spec = LoadSpec.model_validate_json(args.spec.read_bytes())
         parcels = {"payloads": args.payloads.read_bytes()}
         if args.answers is not None:
@@ -63,18 +68,24 @@ def main() -> int:
         trace_ns = read_trace(Path(spec.load.trace)) if spec.load.trace is not None else None
         if trace_ns is not None:
             parcels["trace"] = trace_ns.tobytes()
-    except (OSError, ValidationError, TraceError) as error:
+    except (OSError, ValidationError, TraceError, NoToken) as error:
         say("error", message=str(error))
         return 2
+    _allow_connections()
     environment = Environment(user_classes=[LoadUser], dispatcher_class=SpawnOnce, host=spec.url)
+    sockets.install_master(door)
     try:
         runner = environment.create_master_runner(args.host, args.port)
     except SystemExit:  # Locust's way to say so
         say("error", message=f"--port {args.port}: busy on {args.host}; give another, or 0 for a free one")
         return 1
+    except RPCError as error:
+        say("error", message=f"--host {args.host}: {error}")
+        return 1
+    sockets.outlast(runner, door.dropped)
     run = RunState(spec)
     exporter = Exporter(run) if args.metrics is not None else None
-    inbox = Inbox(run, runner, args.out, exporter.live.add if exporter else None)
+    inbox = Inbox(run, runner, args.out, exporter.live.add if exporter else None, door)
     settings = Settings(args.out, args.workers_timeout, watched=args.web is not None, last=args.last)
     coordinator = Coordinator(run, parcels, runner, inbox, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,6 +104,12 @@ def main() -> int:
     if exporter:
         exporter.linger()
     return code
+
+
+def _allow_connections() -> None:
+    """As many as the system lets us have: those of strangers take none from the workers until then."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

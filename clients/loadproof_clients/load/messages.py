@@ -1,8 +1,10 @@
 """The messages that master and workers exchange over Locust's own, in the order of a run; each of a bounded size.
 
+How each is authenticated is in `seal`, the shape of its data in `shapes`.
+
 | message | from | carries |
 |---|---|---|
-| HELLO | worker | who it is: pid, host, version, machine, clock, spool; whether it joined by `loadproof worker` |
+| HELLO | worker | who it is: pid, host, version, machine, clock; whether it joined by `loadproof worker` |
 | REFUSED | master | why it is not taken, and whether the next run may take it |
 | LOAD | master | the worker's number, the load spec, whether Locust's UI is on, the sizes of the parcels that follow |
 | PART | master | a slice of a parcel (payloads, answers, trace: int64 ns); the next one follows its PART_TAKEN |

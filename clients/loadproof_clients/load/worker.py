@@ -1,9 +1,11 @@
 """A worker: connects to the master, makes its share of the load, and delivers every record before it ends.
 
-`python -m loadproof_clients.load.worker --host H --port P [--spool DIR] [--wait S [--once]]`
+`python -m loadproof_clients.load.worker --host H --port P --spool DIR`: as the controller starts it; the first line of
+standard input is the campaign's token.
 
-With --wait it comes from elsewhere: it waits so long for a master, and serves run after run of its campaign. Exit codes
-then: 0 served, 1 no master came, 2 refused.
+`python -m loadproof_clients.load.worker --host H --port P --wait S [--once] [--token-file PATH]`: it comes from
+elsewhere, waits so long for a master, and serves run after run of its campaign. The token is in PATH or in
+LOADPROOF_TOKEN. Exit codes then: 0 served, 1 no master came, 2 refused, or without a token.
 """
 
 from __future__ import annotations
@@ -28,15 +30,16 @@ import locust.runners  # first of those that do I/O: it patches Python for geven
 import numpy as np
 from locust.env import Environment
 
-from loadproof_clients.load import master_probe, messages
+from loadproof_clients.load import campaign_token, master_probe, messages, sockets
 from loadproof_clients.load.alarm import Alarm
+from loadproof_clients.load.campaign_token import NoToken
 from loadproof_clients.load.dispatcher import LOST_NS, Dispatcher, wait_until
 from loadproof_clients.load.health import Health
 from loadproof_clients.load.session import Session
 from loadproof_clients.load.users import LoadUser
 from loadproof_clients.records import LOST
 from loadproof_clients.spec import LoadSpec
-from loadproof_clients.spool import Spool
+from loadproof_clients.spool import Spool, spool_path
 from loadproof_clients.tensors import files
 from loadproof_clients.transport import Failure
 from loadproof_clients.transports import prepare
@@ -53,7 +56,7 @@ log = logging.getLogger("loadproof.worker")
 class Worker:
     """One run: what arrives from the master, in order, and the greenlet that runs from T0 to the last record."""
 
-    def __init__(self, environment: Any, runner: Any, spool_directory: Path, *, joined: bool) -> None:
+    def __init__(self, environment: Any, runner: Any, spool: Path, *, joined: bool) -> None:
         self.hangs = False  # a client library that does not close may keep the process from its end
         self.told_to_stop = False
         self.refused: dict[str, Any] | None = None  # messages.REFUSED
@@ -61,7 +64,7 @@ class Worker:
         self._joined = joined
         self._environment = environment
         self._runner = runner
-        self._spool = Spool(spool_directory / f"loadproof-{os.getpid()}-{uuid.uuid4().hex[:8]}.spool")
+        self._spool = Spool(spool)
         self._session: Session | None = None
         self._load: dict[str, Any] = {}
         self._parcels = {"payloads": bytearray(), "answers": bytearray(), "trace": bytearray()}
@@ -90,7 +93,6 @@ class Worker:
             version=messages.version(),
             machine=messages.machine(),
             clock=messages.clock(),
-            spool=str(self._spool.path.absolute()),
             joined=self._joined,
         )
 
@@ -110,7 +112,12 @@ class Worker:
         log.info("worker %d", self._load["worker"])
 
     def _on_part(self, environment: Any, msg: Any) -> None:
-        self._parcels[msg.data["parcel"]] += msg.data["data"]
+        name = msg.data["parcel"]
+        self._parcels[name] += msg.data["data"]
+        if len(self._parcels[name]) > self._load["sizes"].get(name, 0):
+            self._parcels[name].clear()
+            self._fail(f"more of the {name} came than there is")
+            return
         self._send(messages.PART_TAKEN)
         if all(len(self._parcels[name]) == size for name, size in self._load["sizes"].items()):
             self._spawn(self._arm)
@@ -265,27 +272,38 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadproof_clients.load.worker", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="where the master listens")
     parser.add_argument("--port", type=int, default=5557)
-    parser.add_argument("--spool", type=Path, default=Path(tempfile.gettempdir()), help="directory of the record file")
+    parser.add_argument("--spool", type=Path, metavar="DIR", help="of the record file; the master's --out")
     parser.add_argument("--wait", type=float, metavar="S", help="from elsewhere: how long to wait for a master")
+    parser.add_argument("--token-file", type=Path, metavar="PATH", help="with --wait: has the campaign's token")
     parser.add_argument("--once", action="store_true", help="with --wait: leave after one run")
     parser.add_argument("--served", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     _leave_when_told()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)
-    if args.wait is not None and not master_probe.wait_for(args.host, args.port, args.wait):
-        return _alone(args)
+    joins = args.wait is not None
+    try:
+        if joins:
+            campaign_token.require(args.token_file)
+            if not master_probe.wait_for(args.host, args.port, args.wait):
+                return _alone(args)
+        token = campaign_token.of_joining(args.token_file) if joins else campaign_token.of_stdin()
+    except NoToken as error:
+        return _refused(str(error))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file; 1024 is the usual limit
     log.info("pid %d, Locust %s, master %s:%d", os.getpid(), locust.__version__, args.host, args.port)
     locust.runners.MASTER_HEARTBEAT_TIMEOUT = MASTER_SILENT_S_MAX
     environment = Environment(user_classes=[LoadUser])
+    sockets.install_worker(token)
     try:
         runner = environment.create_worker_runner(args.host, args.port)
     except ConnectionError:
         print(f"loadproof: no master answers at {args.host}:{args.port}", file=sys.stderr)
         return 1
-    worker = Worker(environment, runner, args.spool, joined=args.wait is not None)
+    except sockets.TokenRefused:
+        return _refused(f"the master at {args.host}:{args.port} has another token than this worker")
+    worker = Worker(environment, runner, _spool(args.spool), joined=joins)
     for number in TOLD:
         gevent.signal_handler(number, worker.stop)
     worker.enlist()
@@ -298,6 +316,17 @@ def _leave_when_told() -> None:
     """A signal ends the process at once: there is nothing to end well."""
     for number in TOLD:
         signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
+def _spool(directory: Path | None) -> Path:
+    if directory is not None:
+        return spool_path(directory, os.getpid())
+    return Path(tempfile.gettempdir()) / f"loadproof-{os.getpid()}-{uuid.uuid4().hex[:8]}.spool"
+
+
+def _refused(why: str) -> int:
+    print(f"loadproof: {why}", file=sys.stderr)
+    return 2
 
 
 def _alone(args: argparse.Namespace) -> int:
@@ -317,8 +346,7 @@ def _farewell(worker: Worker, args: argparse.Namespace) -> int:
     """The exit code; one from elsewhere begins anew where another run may follow, as a process without a past."""
     refused, stays = worker.refused, args.wait is not None and not args.once
     if refused and not (stays and refused["again"]):
-        print(f"loadproof: {refused['message']}", file=sys.stderr)
-        return 2
+        return _refused(refused["message"])
     if stays and not worker.last:
         _leave_when_told()
         gevent.sleep(0.01)  # for a signal that came while gevent's loop was not running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,11 +26,12 @@ Attached = Annotated[
 
 
 def host_port(address: str, option: str) -> tuple[str, int]:
-    """The parts of HOST:PORT; BadParameter names the option."""
+    """The parts of HOST:PORT, an IPv6 address without its brackets; BadParameter names the option."""
     host, _, port = address.rpartition(":")
-    if not host or ":" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise typer.BadParameter(f"{address}: allowed: HOST:PORT", param_hint=option)
-    return host, int(port)
+    name, address_v6 = re.fullmatch(r"[^\s/:\[\]]+", host), re.fullmatch(r"\[([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)\]", host)
+    if not (name or address_v6) or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise typer.BadParameter(f"{address}: allowed: HOST:PORT, [IPv6]:PORT", param_hint=option)
+    return address_v6[1] if address_v6 else host, int(port)
 
 
 def read_stack(text: str | None) -> Stack | None:

@@ -75,6 +75,8 @@ def run(
         with contextlib.ExitStack() as watching:
             if watch:
                 _watch(campaign, watching, console)
+            if listen and deployed is None:
+                print(f"a worker joins by:  {campaign.endpoints.invitation}", file=sys.stderr)
             summary = campaign.run(console)
     except KeyboardInterrupt:
         terminal.show_directory(campaign.directory, Console())
@@ -92,7 +94,7 @@ def _endpoints(listen: str | None, web: int | None, metrics: int | None) -> Endp
     if listen is None:
         return Endpoints(web_port=web, metrics_port=metrics)
     host, port = host_port(listen, "--listen")
-    if host in ("0.0.0.0", "::", "[::]"):
+    if host in ("0.0.0.0", "::"):
         raise typer.BadParameter(
             f"{listen}: give the address that the workers reach, not all of them", param_hint="--listen"
         )

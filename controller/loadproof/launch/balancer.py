@@ -17,7 +17,7 @@ from loadproof.errors import LoadproofError
 from loadproof.launch import http, questions
 from loadproof.launch.child import Child
 from loadproof.launch.component import Component, RemoteComponent
-from loadproof.launch.ports import free_ports
+from loadproof.launch.ports import free_ports, join_host_port
 from loadproof.launch.stack import Stack
 from loadproof.launch.target import Target
 from loadproof_clients.apis import Api
@@ -55,8 +55,8 @@ def start(target: Target, logs: Path, host: str = "127.0.0.1") -> Iterator[Balan
     with _collector(logs) as (requests_log, log_port):
         (grpc_port, rest_port), (stats_port,) = free_ports(2, host), free_ports(1)
         addresses = {
-            "GRPC_BIND": f"{host}:{grpc_port}",
-            "REST_BIND": f"{host}:{rest_port}",
+            "GRPC_BIND": join_host_port(host, grpc_port),
+            "REST_BIND": join_host_port(host, rest_port),
             "STATS_BIND": f"127.0.0.1:{stats_port}",
             "LOG_TARGET": f"127.0.0.1:{log_port}",
             "SERVER_GRPC": target.grpc or "",

@@ -20,12 +20,21 @@ PACKAGES: Final = ("server", "clients", "controller")  # folders of a checkout t
 class Child(Component):
     """A started program: its stderr (and stdout, unless it is piped) goes to `log`; leaving the context stops it.
 
+    `told` is what it reads from standard input, a few KiB at most: a secret is neither in its command line nor in its
+    environment, which others on the machine may see.
+
     It gets a process group of its own, so that Ctrl-C reaches only the controller, and the kernel kills it when the
     controller dies (`setpriv --pdeathsig`). The signal follows the thread that started it: start from the main thread.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, pipe: bool = False
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        pipe: bool = False,
+        told: str | None = None,
     ) -> None:
         self.name = name
         self.log: Path = log
@@ -34,12 +43,15 @@ class Child(Component):
         with log.open("ab") as sink:
             self.popen = subprocess.Popen(
                 [*_kernel_kills_with_parent(), *command],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if told is None else subprocess.PIPE,
                 stdout=subprocess.PIPE if pipe else sink,
                 stderr=sink,
                 env={**python_environment(), **(env or {})},
                 start_new_session=True,
             )
+        if self.popen.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), self.popen.stdin:
+                self.popen.stdin.write(f"{told}\n".encode())
 
     @property
     def stdout(self) -> IO[bytes]:

@@ -101,8 +101,9 @@ def generate(
 ) -> Iterator[Generator]:
     """Start the master, then `workers` of the `load.processes`; the others come from elsewhere.
 
-    Leaving the context ends them all.
+    Leaving the context ends them all. Each gets the campaign's token from its standard input.
     """
+    endpoints.write_token()
     command = [
         sys.executable,
         "-m",
@@ -122,7 +123,9 @@ def generate(
     if endpoints.metrics_port is not None:
         command += ["--metrics", str(endpoints.metrics_port)]
     with contextlib.ExitStack() as stack:
-        master = stack.enter_context(Child("the Locust master", command, logs / "master.log", pipe=True))
+        master = stack.enter_context(
+            Child("the Locust master", command, logs / "master.log", pipe=True, told=endpoints.token)
+        )
         generator = Generator(master)
         port = _listening_port(generator)
         for number in range(1, workers + 1):
@@ -137,7 +140,7 @@ def generate(
             ]
             worker += ["--spool", str(work)]
             log = logs / f"worker-{number}.log"
-            stack.enter_context(Child(f"load worker {number}", worker, log))
+            stack.enter_context(Child(f"load worker {number}", worker, log, told=endpoints.token))
         yield generator
 
 

@@ -17,8 +17,9 @@ def free_ports(count: int, host: str = "127.0.0.1", accept: Callable[[int], bool
     found: list[int] = []
     with contextlib.ExitStack() as stack:  # all are held until the end, or the system would offer one twice
         while len(found) < count:
-            listener = stack.enter_context(socket.socket())
-            listener.bind((host, 0))
+            family, address = _family(host)
+            listener = stack.enter_context(socket.socket(family))
+            listener.bind((address, 0))
             port = int(listener.getsockname()[1])
             if accept(port):
                 found.append(port)
@@ -27,13 +28,25 @@ def free_ports(count: int, host: str = "127.0.0.1", accept: Callable[[int], bool
 
 def require_free(port: int, option: str, host: str = "127.0.0.1") -> None:
     """LoadproofError that names `option` when something listens on the port already."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise LoadproofError(f"{option}: {host}:{port} cannot be had ({reason}); choose a free port") from None
+    try:
+        family, address = _family(host)
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address, port))
+    except (OSError, OverflowError) as error:
+        reason, where = getattr(error, "strerror", None) or error, join_host_port(host, port)
+        raise LoadproofError(f"{option}: {where} cannot be had ({reason}); choose a free port") from None
+
+
+def join_host_port(host: str, port: int) -> str:
+    """HOST:PORT, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _family(host: str) -> tuple[socket.AddressFamily, str]:
+    """Family and numeric address of a name of this machine, the first that it has."""
+    family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    return family, str(address[0])
 
 
 def refusal(address: str, timeout_s: float = 1) -> str | None:

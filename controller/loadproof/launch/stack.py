@@ -37,7 +37,8 @@ class Stack(BaseModel):
     """Where the controller reaches each component; at `log` and `master` it listens itself for HAProxy and workers.
 
     `models` is where the server sees the model repository; None: it is on another platform, and its settings stay as
-    they are. `workers` is a name that stands for all workers, by which they can be counted.
+    they are. `workers` is a name that stands for all workers, by which they can be counted. `token_file` is one that
+    they see too: the controller writes the campaign's token into it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,13 +52,14 @@ class Stack(BaseModel):
     master: Address
     models: str | None = "/models"
     workers: str | None = None
+    token_file: Path | None = Field(None, description="the file for the campaign's token, which the workers read")
     server_cpus: str | None = Field(None, description="recorded: the CPUs that the server was given")
     client_cpus: str | None = Field(None, description="recorded: the CPUs that balancer, controller and workers have")
 
     def endpoints(self, web_port: int | None, metrics_port: int | None) -> Endpoints:
         """Where workers, browsers and Prometheus reach the controller."""
         host, _, port = self.master.rpartition(":")
-        return Endpoints(host, int(port), web_port, metrics_port)
+        return Endpoints(host.strip("[]"), int(port), web_port, metrics_port, token_file=self.token_file)
 
     def check(self, runs: list[Run]) -> None:
         """Raises PlanError for what the plan wants of the server and of the workers that this stack cannot give."""

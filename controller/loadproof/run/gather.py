@@ -92,7 +92,7 @@ def _facts(seen: Observations, tally: Tally | None) -> dict[str, Any]:
         "references": seen.references,
         "workers": json.loads(load.read_text())["workers"] if load.exists() else [],
         "events": seen.events,
-        "notes": _scrape_notes(seen),
+        "notes": [*_scrape_notes(seen), *(json.loads(load.read_text()).get("notes", []) if load.exists() else [])],
         "server": _server(seen.server),
         "balancer": _component(seen.balancer.component) if seen.balancer else None,
         "ceiling": seen.ceiling,
