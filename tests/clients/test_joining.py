@@ -112,6 +112,38 @@ def test_who_is_still_missing_after_the_time_out_is_told_under_the_plans_key(
     ended(here, 0)  # a run that cannot start ends its campaign
 
 
+def test_a_worker_with_another_token_is_refused_and_who_waits_for_it_learns_why(
+    new_run: Callable[..., Run], join: Join
+) -> None:
+    run = expecting(new_run, 1).master("--workers-timeout", "8")
+    port = run.until("listening")["port"]
+    said = ended(join(port, LOADPROOF_TOKEN="that of another campaign"), 2)
+    assert said.endswith(f"loadproof: the master at 127.0.0.1:{port} has another token than this worker\n")
+    message = run.until("error")["message"]
+    assert message.endswith(" within 8 s; the master dropped 1 message that did not come from its workers")
+    assert run.finish() == 1
+
+
+def test_a_token_file_is_read_once_a_master_is_there_and_again_for_each_run(
+    new_run: Callable[..., Run], join: Join, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    path = tmp_path / "token"
+    worker = join(port, "--wait", "60", "--token-file", str(path), LOADPROOF_TOKEN="")
+    time.sleep(1)
+    for number in range(2):
+        path.write_text(f"{TOKEN}\n" if number else f"  {TOKEN}")
+        run = expecting(new_run, 1).master("--port", str(port), *(["--last"] if number else []))
+        assert run.finish() == 0
+    ended(worker, 0)
+
+
+def test_a_token_file_that_is_not_there_is_told(new_run: Callable[..., Run], join: Join, tmp_path: Path) -> None:
+    port = expecting(new_run, 1).master().until("listening")["port"]
+    said = ended(join(port, "--token-file", str(tmp_path / "none")), 2)
+    assert f"--token-file {tmp_path / 'none'}: No such file or directory; the controller writes it" in said
+
+
 def test_where_no_master_comes_the_wait_ends_with_what_to_do(join: Join) -> None:
     (port,) = free_ports(1)
     began_s = time.monotonic()

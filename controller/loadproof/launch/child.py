@@ -14,6 +14,7 @@ from typing import IO, Final
 from loadproof.launch.component import Component
 from loadproof.shipped import CHECKOUT
 
+TOKEN: Final = "LOADPROOF_TOKEN"  # of a campaign: the programs that are started here do not see it
 PACKAGES: Final = ("server", "clients", "controller")  # folders of a checkout that hold a package
 
 
@@ -46,7 +47,7 @@ class Child(Component):
                 stdin=subprocess.DEVNULL if told is None else subprocess.PIPE,
                 stdout=subprocess.PIPE if pipe else sink,
                 stderr=sink,
-                env={**python_environment(), **(env or {})},
+                env={name: value for name, value in (python_environment() | dict(env or {})).items() if name != TOKEN},
                 start_new_session=True,
             )
         if self.popen.stdin is not None:

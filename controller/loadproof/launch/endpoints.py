@@ -8,20 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from loadproof.errors import PlanError
+from loadproof.errors import LoadproofError, PlanError
+from loadproof.launch.child import TOKEN
 from loadproof.launch.ports import join_host_port, require_free
 from loadproof.launch.prometheus import Prometheus
 
-TOKEN: Final = "LOADPROOF_TOKEN"  # where workers from elsewhere have it from
 TOKEN_LENGTH_MIN: Final = 16
 
 
 def campaign_token() -> str:
-    """A secret that nobody else knows; or the user's own, for workers that start before the controller.
-
-    Taken out of the environment: what is started from here gets it on another way, or not at all.
-    """
-    given = os.environ.pop(TOKEN, "").strip()
+    """A secret that nobody else knows; or the user's own, for workers that start before the controller."""
+    given = os.environ.get(TOKEN, "").strip()
     if given and (len(given) < TOKEN_LENGTH_MIN or not given.isascii() or not given.isprintable()):
         raise PlanError("the environment", [f"{TOKEN}: allowed: {TOKEN_LENGTH_MIN} printable characters or more"])
     return given or secrets.token_hex(32)
@@ -47,22 +44,31 @@ class Endpoints:
 
     @property
     def invitation(self) -> str:
-        """The command that joins a worker, for people; the token is on no other page."""
-        return f"{TOKEN}={self.token} loadproof worker --master {join_host_port(self.host, self.port)}"
+        """The command that joins a worker, for people; a token of the user's own they know, and it is not shown."""
+        token = f"${TOKEN}" if os.environ.get(TOKEN, "").strip() == self.token else self.token
+        return f"{TOKEN}={token} loadproof worker --master {join_host_port(self.host, self.port)}"
 
     def write_token(self) -> None:
-        """Into `token_file`, for this user and the group of its directory; at once, so that nobody reads half of it."""
+        """Into `token_file`, for this user and, where we are in it, the group of its directory: as a whole, at once.
+
+        Raises LoadproofError where it cannot be written.
+        """
         if (path := self.token_file) is None:
             return
         new = path.with_name(f"{path.name}.new")
-        new.unlink(missing_ok=True)
-        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(file, "w") as opened:
-            if path.parent.stat().st_gid != os.getegid():
-                os.fchown(file, -1, path.parent.stat().st_gid)
-                os.fchmod(file, 0o640)
-            opened.write(f"{self.token}\n")
-        new.replace(path)
+        try:
+            new.unlink(missing_ok=True)
+            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(file, "w") as opened:
+                if (group := path.parent.stat().st_gid) in os.getgroups() and group != os.getegid():
+                    os.fchown(file, -1, group)
+                    os.fchmod(file, 0o640)
+                opened.write(f"{self.token}\n")
+            new.replace(path)
+        except OSError as error:
+            raise LoadproofError(
+                f"token_file={path}: the campaign's token cannot be written: {error.strerror}"
+            ) from None
 
     @property
     def metrics_url(self) -> str | None:
