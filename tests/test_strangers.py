@@ -127,4 +127,4 @@ def test_a_worker_without_a_token_is_refused_wherever_its_master_is(master: str)
     command = [str(LOADPROOF), "worker", "--master", master]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "loadproof: a worker needs the campaign's token: set LOADPROOF_TOKEN" in done.stderr
+    assert "loadproof: a worker needs the campaign's token\n  set LOADPROOF_TOKEN" in done.stderr

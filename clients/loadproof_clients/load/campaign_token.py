@@ -17,7 +17,7 @@ LENGTH_MAX: Final = 1024
 
 
 class NoToken(Exception):
-    """There is no token, or what is there cannot be one; one clear line."""
+    """There is no token, or what is there cannot be one; one clear line, and where it helps a second with the cure."""
 
 
 def of_stdin() -> bytes:
@@ -41,7 +41,7 @@ def require(file: Path | None) -> None:
     """Raises NoToken where `of_joining` will have nothing to read."""
     if file is None and not os.environ.get(VARIABLE, "").strip():
         raise NoToken(
-            f"a worker needs the campaign's token: set {VARIABLE} as in the command that `loadproof run --listen` "
+            f"a worker needs the campaign's token\n  set {VARIABLE} as in the command that `loadproof run --listen` "
             "prints, or give --token-file"
         )
 

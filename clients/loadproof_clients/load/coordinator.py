@@ -85,7 +85,7 @@ class Coordinator:
         self._wait(lambda: len(self._run.nodes) == expected, self._settings.workers_timeout_s, self._absent)
 
     def _absent(self) -> str:
-        where = f"{self._runner.master_bind_host}:{self._runner.server.port}"
+        where = messages.address(self._runner.master_bind_host, self._runner.server.port)
         who = absent(self._run.nodes.values(), self._run.spec.load, where)
         return "; ".join(
             [f"{who} within {self._settings.workers_timeout_s:g} s", *self._run.refusals, *self._dropped()]

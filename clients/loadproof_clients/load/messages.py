@@ -59,6 +59,11 @@ def parts(parcel: bytes) -> Iterator[bytes]:
         yield parcel[start : start + PART_BYTES_MAX]
 
 
+def address(host: str, port: int) -> str:
+    """HOST:PORT, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def version() -> str:
     """Of this Loadproof: master and workers have to be of one."""
     return importlib.metadata.version("loadproof")

@@ -6,6 +6,7 @@ its own before it does. Whatever arrives, neither raises because of it.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from types import SimpleNamespace
 from typing import Any, Final
@@ -75,7 +76,8 @@ class MasterSocket(BaseSocket):  # type: ignore[misc]
             identity, frame = frames
             if frame[:1] == seal.ASK:
                 answer, has_token = door.answer(identity, frame)
-                self._send(identity, answer)
+                with contextlib.suppress(RPCSendError):  # who asked has gone, or does not listen
+                    self._send(identity, answer)
                 if not has_token:
                     door.dropped.stranger()
                 return None

@@ -292,17 +292,18 @@ def main() -> int:
         return _refused(str(error))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file; 1024 is the usual limit
-    log.info("pid %d, Locust %s, master %s:%d", os.getpid(), locust.__version__, args.host, args.port)
+    where = messages.address(args.host, args.port)
+    log.info("pid %d, Locust %s, master %s", os.getpid(), locust.__version__, where)
     locust.runners.MASTER_HEARTBEAT_TIMEOUT = MASTER_SILENT_S_MAX
     environment = Environment(user_classes=[LoadUser])
     sockets.install_worker(token)
     try:
         runner = environment.create_worker_runner(args.host, args.port)
     except ConnectionError:
-        print(f"loadproof: no master answers at {args.host}:{args.port}", file=sys.stderr)
+        print(f"loadproof: no master answers at {where}", file=sys.stderr)
         return 1
     except sockets.TokenRefused:
-        return _refused(f"the master at {args.host}:{args.port} has another token than this worker")
+        return _refused(f"the master at {where} has another token than this worker")
     worker = Worker(environment, runner, _spool(args.spool), joined=joins)
     for number in TOLD:
         gevent.signal_handler(number, worker.stop)
@@ -330,7 +331,7 @@ def _refused(why: str) -> int:
 
 
 def _alone(args: argparse.Namespace) -> int:
-    where = f"{args.host}:{args.port}"
+    where = messages.address(args.host, args.port)
     if args.served:
         log.info("no other run came to %s within %g s: leaving", where, args.wait)
         return 0
