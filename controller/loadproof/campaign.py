@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -46,6 +45,7 @@ class Campaign:
     endpoints: Endpoints = field(default_factory=Endpoints)
     stack: Stack | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _known: Summary | None = field(default=None, init=False)  # of the runs that ended until now
 
     @classmethod
     def resumed(cls, directory: Path, repository: Path, endpoints: Endpoints, stack: Stack | None) -> Campaign:
@@ -61,10 +61,15 @@ class Campaign:
                 " the plan again (report, compare and history read it as it is)"
             )
         if not facts["interrupted"]:
-            raise LoadproofError(f"--resume {directory}: that campaign ended; nothing is left to do")
-        plan = Plan.model_validate(facts["plan"])
-        runs = [Run.model_validate({**one["spec"], **{k: one[k] for k in _NAMES}}) for one in facts["runs"]]
-        return cls(plan, runs, directory, repository, endpoints, stack, datetime.fromisoformat(facts["created"]))
+            raise LoadproofError(
+                f"--resume {directory}: that campaign ended; nothing is left to do"
+                f" (its report again: loadproof report {directory})"
+            )
+        with rundir.blamed(directory / "campaign.json"):
+            plan = Plan.model_validate(facts["plan"])
+            runs = [Run.model_validate({**one["spec"], **{k: one[k] for k in _NAMES}}) for one in facts["runs"]]
+            created = datetime.fromisoformat(facts["created"])
+        return cls(plan, runs, directory, repository, endpoints, stack, created)
 
     def run(self, console: Console) -> Summary:
         """Measure every run, then write summary and report; returns the summary.
@@ -72,43 +77,51 @@ class Campaign:
         On an error or Ctrl-C what was measured so far is saved, summarised and reported before the exception goes on.
         """
         self._check_endpoints()
+        installed = {run.server.model: self._model(run) for run in self.runs}
         self.directory.mkdir(parents=True, exist_ok=True)
-        try:
-            installed = {run.server.model: self._model(run) for run in self.runs}
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self.directory.rmdir()  # there is nothing in it that could be of use
-            raise
         self.runs = [with_defaults(run, installed[run.server.model]) for run in self.runs]
         self._write(interrupted=True)  # until the end is reached
         self._clear_interrupted()
-        summary: Summary | None = None
         try:
-            if len(self.runs) > 1 or self.plan.tune:
-                console.print(extent(self.plan, self.runs), highlight=False)
-            with View(console, len(self.runs)) as view:
-                number = 0
-                while number < len(self.runs) or self._grow(summary):
-                    run, number = self.runs[number], number + 1
-                    directory = self._directory_of(number)
-                    view.begin(run.name, run.measure)
-                    if rundir.is_finished(directory):
-                        summary = analyse.campaign(self.directory, summary)
-                        continue
-                    model = installed[run.server.model]
-                    endpoints = replace(self.endpoints, last=self._is_last(number))
-                    try:
-                        measure(run, self._run_id(number), directory, model, view, endpoints, self.stack, self.plan)
-                    except LoadproofError as error:
-                        if not self._may_leave_out(summary):
-                            raise
-                        view.stage(f"left out, since it did not start: {error}")
-                    summary = analyse.campaign(self.directory, summary)
+            self._measure_all(console, installed)
             self._write(interrupted=False)
-        finally:
-            summary = analyse.campaign(self.directory, summary)
-            report.render(self.directory)
+        except BaseException:
+            self._report_what_there_is(console)
+            raise
+        summary = analyse.campaign(self.directory, self._known)
+        report.render(self.directory)
         return summary
+
+    def _measure_all(self, console: Console, installed: Mapping[str, Model | None]) -> None:
+        if len(self.runs) > 1 or self.plan.tune:
+            console.print(extent(self.plan, self.runs), highlight=False)
+        with View(console, len(self.runs)) as view:
+            number = 0
+            while number < len(self.runs) or self._grow(self._known):
+                run, number = self.runs[number], number + 1
+                view.begin(run.name, run.measure)
+                if not rundir.is_finished(self._directory_of(number)):
+                    self._measure(number, run, installed[run.server.model], view)
+                self._known = analyse.campaign(self.directory, self._known)
+
+    def _measure(self, number: int, run: Run, model: Model | None, view: View) -> None:
+        endpoints = replace(self.endpoints, last=self._is_last(number))
+        directory = self._directory_of(number)
+        try:
+            measure(run, self._run_id(number), directory, model, view, endpoints, self.stack, self.plan)
+        except LoadproofError as error:
+            if not self._may_leave_out(self._known):
+                raise
+            view.stage(f"left out, since it did not start: {error}")
+
+    def _report_what_there_is(self, console: Console) -> None:
+        """After an error or Ctrl-C, which is to be told and not what goes wrong here: a full disk is full for both."""
+        try:
+            analyse.campaign(self.directory, self._known)
+            report.render(self.directory)
+        except Exception as error:
+            again = f"loadproof report {self.directory}"
+            console.print(f"no report was written ({error}); later:  {again}", markup=False, highlight=False)
 
     def _clear_interrupted(self) -> None:
         """What is measured again leaves nothing of the earlier try that a summary could still show."""
@@ -228,8 +241,5 @@ def _planned(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def output_directory(out: Path | None, plan: Plan) -> Path:
-    """`out`, or `results/<plan>-<UTC time>`; LoadproofError when something is in it already."""
-    directory = out or rundir.campaign_directory(Path("results"), plan.name, datetime.now(UTC))
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise LoadproofError(f"--out {directory}: has something in it already; give a new or empty directory")
-    return directory
+    """`out`, or `results/<plan>-<UTC time>`."""
+    return out or rundir.campaign_directory(Path("results"), plan.name, datetime.now(UTC))

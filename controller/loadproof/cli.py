@@ -1,182 +1,107 @@
-"""The `loadproof` command: one subcommand for each stage; exit codes are in loadproof/errors.py."""
+"""The `loadproof` command: every end of it is an exit code of loadproof/errors.py, and every error one clear line.
+
+Nothing but the standard library is imported before signals and errors are taken care of: what the subcommands need
+takes a second to import, in which a user may press Ctrl-C, and does not fit into every limit of memory.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
+import os
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Final
 
-import typer
-from rich.console import Console
-from rich.markup import escape
-
-from loadproof import environment
-from loadproof import plan as plans
-from loadproof.commands import models
-from loadproof.commands.run import run
-from loadproof.commands.worker import worker
 from loadproof.errors import Exit, LoadproofError
 
-app = typer.Typer(
-    name="loadproof",
-    help="Load-test model servers and prove the numbers.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(models.app, name="model")
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"loadproof {environment.version('loadproof')}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
-) -> None:
-    """Load-test model servers and prove the numbers."""
-
-
-app.command()(run)
-
-
-@app.command()
-def report(directory: Annotated[Path, typer.Argument(help="a run directory")]) -> None:
-    """Analyse and render a run directory again; nothing but its files is read."""
-    from loadproof import analyse
-    from loadproof import report as reports
-    from loadproof.report import terminal
-
-    summary = analyse.campaign(directory)
-    reports.render(directory)
-    terminal.show(summary, Console())
-    print(f"report: {directory / 'report.html'}")
-
-
-@app.command()
-def compare(
-    directories: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="A B [C ...]",
-            help="campaigns, or directories of campaigns whose runs count as repeats; A is before",
-        ),
-    ],
-    metric: Annotated[
-        str | None,
-        typer.Option(help="the one that decides; default: throughput_rps of a closed loop, p50_ms of an open one"),
-    ] = None,
-    gate: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METRIC<=+N%", help="p99_ms<=+5%, throughput_rps>=-3%; repeatable; broken: exit 3"),
-    ] = None,
-    across: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SECTION[.KEY]", help="may differ between the sides, as in server.hint; repeatable"),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="compare measurements of different machines or models")
-    ] = False,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="for a pull request")] = None,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="XML for continuous integration")] = None,
-) -> None:
-    """Say whether B is better or worse than A, or that there is no evidence; each metric with its bounds.
-
-    Exit codes: 0 no gate is broken (also where nothing is proved: that is a warning), 1 error, 2 bad usage or not
-    comparable, 3 the evidence says that a gate is broken, 4 only INVALID runs to compare.
-    """
-    from loadproof import rundir
-    from loadproof.compare import comparison, files, gates, terminal
-
-    if len(directories) < 2:
-        raise typer.BadParameter("give two directories or more", param_hint="A B")
-    wanted = gates.read_gates(gate or ())
-    found = comparison.compare(directories, metric, across or (), force)
-    judged = gates.judge(found, wanted)
-    terminal.show(found, judged, Console())
-    if markdown:
-        rundir.write_text(markdown, files.markdown(found, judged))
-    if junit:
-        rundir.write_text(junit, files.junit(found, judged))
-    raise typer.Exit(gates.exit_code(found, judged))
-
-
-@app.command()
-def history(
-    directory: Annotated[Path, typer.Argument(help="a directory with campaigns below it")] = Path("results"),
-    metric: Annotated[str, typer.Option(help="throughput_rps, mean_ms, p50_ms, p99_ms, ...")] = "throughput_rps",
-) -> None:
-    """Show a metric over all campaigns of a directory: one table for each spec, with the spread of its repeats."""
-    from loadproof.compare import history as past
-
-    series, broken = past.history(directory, metric)
-    past.show(series, metric, Console())
-    for message in broken:
-        print(f"left out: {message}", file=sys.stderr)
-
-
-app.command()(worker)
-
-
-@app.command()
-def doctor(
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="measure how fast this machine's load generator is, and keep it")
-    ] = False,
-) -> None:
-    """Say what this machine lacks for a campaign, each line with its cure; exit 1 when something is lacking.
-
-    With --calibrate (a minute; nothing else should run): the ceiling and the floor of the load generator, to which
-    every later run is held.
-    """
-    from loadproof.doctor import examine, show
-
-    if calibrate:
-        from loadproof.calibration import terminal
-
-        terminal.calibrate(Console())
-        return
-    findings = examine()
-    show(findings, Console())
-    raise typer.Exit(Exit.ERROR if any(finding.level == "lacks" for finding in findings) else Exit.GOOD)
-
-
-@app.command()
-def schema(of: Annotated[Literal["plan", "summary"], typer.Argument(help="plan, or summary.json")] = "plan") -> None:
-    """Print a JSON Schema: the plan's, for editors, or that of summary.json, for programs that read it."""
-    from loadproof.analyse import Summary
-
-    found = plans.Plan.model_json_schema() if of == "plan" else Summary.model_json_schema(mode="serialization")
-    print(json.dumps(found, indent=2))
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
+# What the loader says where the limit of the address space (`ulimit -v`) leaves no room for a library.
+_NO_ROOM: Final = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
+_signalled: list[int] = []
 
 
 def main() -> None:
-    """The console script: every error becomes one clear line and its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's wish; else a closed terminal is a Ctrl-C
-        signal.signal(signal.SIGHUP, _terminate)
+    """The console script."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # ignored: the wish of nohup (SIGHUP), or of a shell that runs a script's job in the background (SIGINT)
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
-        app(standalone_mode=True)  # a KeyboardInterrupt becomes Exit.INTERRUPTED there
+        with _one_line():
+            from loadproof.commands.app import app
+
+            app(standalone_mode=True)
+    except BaseException as error:
+        # a signal during an import may come out of it as any error
+        if _signalled and not isinstance(error, SystemExit):
+            _leave(Exit.INTERRUPTED)
+        if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+            code = error.code or Exit.GOOD
+            _leave(Exit.INTERRUPTED if _signalled and code == Exit.ERROR else code)
+        raise
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _signalled.append(number)
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """What a user can do something about ends the program with a line that says what is wrong, and the exit code."""
+    try:
+        yield
     except LoadproofError as error:
         _complain(str(error), error.detail)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        _complain(f"no memory is left{_said(error)}; see `ulimit -v` and what else runs")
+        sys.exit(Exit.ERROR)
+    except ImportError as error:
+        if _signalled or not any(text in str(error) for text in _NO_ROOM):
+            raise
+        _complain(f"no memory is left to load Loadproof{_said(error)}; see `ulimit -v` and what else runs")
+        sys.exit(Exit.ERROR)
     except OSError as error:  # of the disk, mostly: programs and networks have errors of their own
+        if error.errno == errno.EPIPE:
+            sys.exit(Exit.ERROR)
         _complain(f"{error.filename or 'the system'}: {error.strerror or error}; see that there is room and permission")
         sys.exit(Exit.ERROR)
 
 
+def _said(error: BaseException) -> str:
+    return f" ({str(error).splitlines()[0]})" if str(error) else ""
+
+
 def _complain(message: str, detail: str = "") -> None:
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    errors.print(f"[bold red]error:[/] {escape(message)}")
-    if detail:
-        errors.print(detail, markup=False, style="dim")
+    """On a terminal in colours; plain where there is no memory for them."""
+    try:
+        from rich.console import Console
+        from rich.markup import escape
+
+        errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(message)}")
+        if detail:
+            errors.print(detail, markup=False, style="dim")
+    except (ImportError, MemoryError):
+        print(f"error: {message}", file=sys.stderr)
+
+
+def _leave(code: int) -> None:
+    """Ends the program with this code, also where nobody reads any more what it has still to say.
+
+    Everything is saved and stopped: one more Ctrl-C has nothing to end.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+    sys.exit(code)

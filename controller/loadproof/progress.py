@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any, Self
 
 from rich.console import Console
@@ -12,6 +13,23 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from loadproof_clients.spec import Measure
 
 Event = dict[str, Any]
+
+
+class Terminal(Console):
+    """A console whose reader may go away, as `| head -1` does: from then on it says nothing, and nothing is raised."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:  # a terminal that hung up, a file on a full disk
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):  # what the file still holds is not to fail at the program's end
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
 
 
 class View:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from loadproof import facts as forms
 from loadproof.errors import LoadproofError
 from loadproof_clients.records import PHASES, RECORD, UNKNOWN_NS, status_name
 
@@ -150,6 +151,7 @@ def write_generator(run: Path, columns: Columns) -> None:
 
 
 def write_run(run: Path, facts: Mapping[str, Any]) -> None:
+    """The last file of a run: its key `end` says whether the run was measured to its end, and why it ended."""
     _write_json(run / "run.json", {"schema": SCHEMA, **facts})
 
 
@@ -214,9 +216,12 @@ def read_run(run: Path) -> dict[str, Any] | None:
 
 
 def is_finished(run: Path) -> bool:
-    """True where the run was measured to its end: it need not be measured again."""
-    facts = read_run(run)
-    return facts is not None and not any(event["code"] == "interrupted" for event in facts["events"])
+    """True where the run wrote that it was measured to its end; all else, a broken file included, is measured again."""
+    try:
+        facts = read_run(run)
+    except RunDirectoryError:
+        return False
+    return bool(facts and (facts.get("end") or {}).get("finished"))
 
 
 def read_campaign(campaign: Path) -> dict[str, Any]:
@@ -321,19 +326,43 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
+@contextlib.contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """For what follows from the file at `path` alone: where that fails, the file holds what it cannot hold."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise RunDirectoryError(f"{path}: cannot be understood: {type(error).__name__}: {said}"[:500]) from error
+
+
 def _write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """On the disk when it returns: a machine that loses power leaves no empty file."""
+    text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    _atomically(path, write)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(
+            facts, ensure_ascii=False, allow_nan=False
+        ).encode()  # neither NaN nor half a character, nor too deep
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path}: cannot be read: {error}") from error
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
         raise RunDirectoryError(f"{path}: not of schema {SCHEMA}; render it with the Loadproof that wrote it")
+    if mistake := forms.mistake(path.name, facts):
+        raise RunDirectoryError(f"{path}: cannot be read: {mistake}")
     return facts
 
 
@@ -344,5 +373,8 @@ def _atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(temporary)
         os.replace(temporary, path)
+    except OSError as error:  # of a write, as on a full disk, it names no file; of another call the temporary one
+        raise OSError(error.errno, os.strerror(error.errno) if error.errno else str(error), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -367,6 +367,7 @@ def _facts(plan: dict[str, Any], records: dict[int, Array]) -> dict[str, Any]:
         "references": {"source": "openvino", "error": None},
         "workers": workers,
         "events": [],
+        "end": {"finished": True, "reason": "it came to its end"},
         "notes": [],
         "server": {"metrics": True, "command": ["loadproof-server"], "served": [SERVED, SERVED]},
         "balancer": {"command": ["haproxy"]},

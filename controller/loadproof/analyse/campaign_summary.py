@@ -25,6 +25,13 @@ def campaign(directory: Path, known: Summary | None = None) -> Summary:
     Raises RunDirectoryError where the directory is no campaign's or a file in it is broken.
     """
     facts = rundir.read_campaign(directory)
+    with rundir.blamed(directory / "campaign.json"):
+        summary = _summary(directory, facts, known)
+    rundir.write_summary(directory, summary.model_dump(mode="json"), [run_summary.row(one) for one in summary.runs])
+    return summary
+
+
+def _summary(directory: Path, facts: Mapping[str, Any], known: Summary | None) -> Summary:
     # in the plan's order: in which they ran is in the directories' numbers
     planned = sorted(facts.get("runs", []), key=lambda one: (one.get("point", 1), one.get("repeat", 1)))
     begun = [one for one in planned if (directory / one["directory"]).is_dir()]
@@ -33,7 +40,7 @@ def campaign(directory: Path, known: Summary | None = None) -> Summary:
     done = {one.directory: one for one in known.runs} if known else {}
     plan = facts.get("plan", {})
     runs = [done.get(one["directory"]) or _run(directory, one, head.calibration, plan.get("cost")) for one in begun]
-    summary = Summary(
+    return Summary(
         format=rundir.SCHEMA,
         campaign=head,
         runs=runs,
@@ -42,8 +49,6 @@ def campaign(directory: Path, known: Summary | None = None) -> Summary:
         tune=tune.answer(plan, runs) if plan.get("tune") else None,
         sweet_spot=sweet_spot.answer(plan, runs),
     )
-    rundir.write_summary(directory, summary.model_dump(mode="json"), [run_summary.row(one) for one in runs])
-    return summary
 
 
 def read(directory: Path) -> Summary | None:
@@ -64,7 +69,8 @@ def read(directory: Path) -> Summary | None:
 
 def _run(directory: Path, one: Mapping[str, Any], calibration: Calibration | None, cost: Any) -> RunSummary:
     place = str(one["directory"])
-    return run_summary.run(directory / place, one.get("spec", {}), calibration, one["name"], place, cost)
+    with rundir.blamed(directory / place / "run.json"):
+        return run_summary.run(directory / place, one.get("spec", {}), calibration, one["name"], place, cost)
 
 
 def repeats(runs: Sequence[RunSummary]) -> list[Repeats]:

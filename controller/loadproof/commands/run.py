@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from loadproof import plan as plans
 from loadproof.commands.options import MODELS, Attached, Repository, host_port, read_stack
@@ -17,6 +15,7 @@ from loadproof.commands.options import MODELS, Attached, Repository, host_port, 
 if TYPE_CHECKING:
     from loadproof.campaign import Campaign
     from loadproof.launch.endpoints import Endpoints
+    from loadproof.progress import Terminal
 
 
 def run(
@@ -52,25 +51,39 @@ def run(
     Exit codes: 0 good (FLAGGED included), 1 error, 2 bad plan or usage, 3 an SLO failed, 4 a run is INVALID,
     130 interrupted.
     """
-    from loadproof import analyse
+    from loadproof import rundir
     from loadproof.campaign import Campaign, output_directory
-    from loadproof.report import terminal
+    from loadproof.lock import claim, hold
 
     deployed = read_stack(stack)
     endpoints = _endpoints(listen, web, metrics) if deployed is None else deployed.endpoints(web, metrics)
-    if resume is not None:
-        if plan or out or settings or dry_run:
-            raise typer.BadParameter("goes alone: plan and results are in its DIR", param_hint="--resume")
-        campaign = Campaign.resumed(resume, repository, endpoints, deployed)
-    elif plan is None:
-        raise typer.BadParameter("give a plan, as in plans/quick.toml, or --resume DIR", param_hint="PLAN")
-    else:
-        checked, runs = plans.read(plan, settings or ())
-        if dry_run:
-            _show_runs(checked, runs)
-            return
-        campaign = Campaign(checked, runs, output_directory(out, checked), repository, endpoints, deployed)
-    console = Console(stderr=True)
+    with contextlib.ExitStack() as held:
+        if resume is not None:
+            if plan or out or settings or dry_run:
+                raise typer.BadParameter("goes alone: plan and results are in its DIR", param_hint="--resume")
+            rundir.read_campaign(resume)  # else it is no campaign's, and nothing is put there
+            held.enter_context(hold(resume, "--resume"))
+            campaign = Campaign.resumed(resume, repository, endpoints, deployed)
+        elif plan is None:
+            raise typer.BadParameter("give a plan, as in plans/quick.toml, or --resume DIR", param_hint="PLAN")
+        else:
+            checked, runs = plans.read(plan, settings or ())
+            if dry_run:
+                _show_runs(checked, runs)
+                return
+            directory = output_directory(out, checked)
+            held.enter_context(claim(directory, "--out"))
+            campaign = Campaign(checked, runs, directory, repository, endpoints, deployed)
+        _measure(campaign, watch)
+
+
+def _measure(campaign: Campaign, watch: bool) -> None:
+    """The campaign to its end, and what it came to on the terminal; raises typer.Exit with its code."""
+    from loadproof import analyse
+    from loadproof.progress import Terminal
+    from loadproof.report import terminal
+
+    said, console = Terminal(), Terminal(stderr=True)
     try:
         with contextlib.ExitStack() as watching:
             if watch:
@@ -79,12 +92,15 @@ def run(
                 print(f"a worker joins by:  {campaign.endpoints.invitation}", file=sys.stderr)
             summary = campaign.run(console)
     except KeyboardInterrupt:
-        terminal.show_directory(campaign.directory, Console())
-        print(f"interrupted: everything was stopped; what was measured is in {campaign.directory}", file=sys.stderr)
-        print(f"go on with it:  loadproof run --resume {campaign.directory}", file=sys.stderr)
+        terminal.show_directory(campaign.directory, said)
+        for line in (
+            f"interrupted: everything was stopped; what was measured is in {campaign.directory}",
+            f"go on with it:  loadproof run --resume {campaign.directory}",
+        ):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         raise
-    terminal.show(summary, Console())
-    print(f"report: {campaign.directory / 'report.html'}")
+    terminal.show(summary, said)
+    said.print(f"report: {campaign.directory / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(analyse.exit_code(summary))
 
 
@@ -101,7 +117,7 @@ def _endpoints(listen: str | None, web: int | None, metrics: int | None) -> Endp
     return Endpoints(host, port, web, metrics)
 
 
-def _watch(campaign: Campaign, stack: contextlib.ExitStack, console: Console) -> None:
+def _watch(campaign: Campaign, stack: contextlib.ExitStack, console: Terminal) -> None:
     """Starts a Prometheus that sees every run of the campaign; the clients get a port for it."""
     from loadproof.launch import prometheus
     from loadproof.launch.ports import free_ports

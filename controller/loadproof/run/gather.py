@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -42,6 +43,11 @@ def write(seen: Observations) -> None:
     shutil.rmtree(work)
 
 
+def write_end(seen: Observations) -> None:
+    """run.json alone, of a run whose tables could not all be written; what `work` holds of them stays there."""
+    rundir.write_run(seen.directory, _facts(seen, None))
+
+
 def write_balancer(directory: Path, log: Path) -> Tally:
     """The balancer's raw log as balancer.parquet, piece by piece; what became of its lines."""
     tallies = [Tally()]
@@ -74,12 +80,29 @@ def _read(path: Path) -> NDArray[np.void]:
 
 
 def _generator(path: Path) -> dict[str, list[Any]]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = list(_whole_lines(path)) if path.exists() else []
     return {name: [row.get(name) for row in rows] for name in rundir.GENERATOR.names}
 
 
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """A killed master, or one whose disk was full, may leave a part of a line."""
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            yield dict(json.loads(line))
+
+
+def _workers(seen: Observations, path: Path) -> list[Any]:
+    """What the master says of its workers; a file that it could not write whole is the run's end before its time."""
+    if not path.exists():
+        return []
+    try:
+        return list(json.loads(path.read_text())["workers"])
+    except (ValueError, KeyError, TypeError):
+        seen.event("interrupted", f"{path.name} of the load was not written whole")
+        return []
+
+
 def _facts(seen: Observations, tally: Tally | None) -> dict[str, Any]:
-    load = seen.work / "load.json"
     model = seen.model.model_dump(mode="json") if seen.model else None
     return {
         "name": seen.run.name,
@@ -90,7 +113,7 @@ def _facts(seen: Observations, tally: Tally | None) -> dict[str, Any]:
         "planned": seen.planned,
         "model": model,
         "references": seen.references,
-        "workers": json.loads(load.read_text())["workers"] if load.exists() else [],
+        "workers": _workers(seen, seen.work / "load.json"),
         "events": seen.events,
         "notes": [*_scrape_notes(seen), *(json.loads(load.read_text()).get("notes", []) if load.exists() else [])],
         "server": _server(seen.server),
@@ -101,6 +124,7 @@ def _facts(seen: Observations, tally: Tally | None) -> dict[str, Any]:
         "log": {"lines": tally.rows, "unread": tally.unread, "dropped": tally.dropped, "bad": tally.bad}
         if tally
         else None,
+        "end": seen.end,
     }
 
 

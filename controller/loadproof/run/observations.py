@@ -13,6 +13,7 @@ from loadproof.collect.early import EarlyFailure
 from loadproof.collect.machine import Machine
 from loadproof.collect.power import PowerMeter
 from loadproof.collect.scrape import Scraper
+from loadproof.errors import LoadproofError
 from loadproof.launch.balancer import Balancer
 from loadproof.launch.target import Target
 from loadproof.models import Model
@@ -91,6 +92,22 @@ class Observations:
     def event(self, code: str, message: str) -> None:
         """Something that the verdict has to know; the codes are those of loadproof/analyse/checks."""
         self.events.append({"time_s": self.elapsed_s, "code": code, "message": message})
+
+    def interrupt(self, error: BaseException) -> None:
+        """The run did not come to its end, because of `error`."""
+        if isinstance(error, KeyboardInterrupt):
+            self.event("interrupted", "the user stopped it")
+            return
+        said = (str(error).splitlines() or [""])[0]
+        self.event("interrupted", said if isinstance(error, LoadproofError) else f"{type(error).__name__}: {said}")
+
+    @property
+    def end(self) -> dict[str, Any]:
+        """Whether the run came to its end, and how it ended."""
+        why = [event["message"] for event in self.events if event["code"] == "interrupted"]
+        if why:
+            return {"finished": False, "reason": "; ".join(why)}
+        return {"finished": True, "reason": "; ".join(e["message"] for e in self.events) or "it came to its end"}
 
     def has(self, code: str) -> bool:
         """True when such an event was seen."""

@@ -12,7 +12,6 @@ from loadproof.collect.early import EarlyFailure
 from loadproof.collect.log_collector import LOOK_INTERVAL_S
 from loadproof.collect.power import PowerMeter
 from loadproof.collect.scrape import Scraper
-from loadproof.errors import LoadproofError
 from loadproof.launch import balancer, ceiling, launchers, load, server
 from loadproof.launch.balancer import Balancer
 from loadproof.launch.endpoints import Endpoints
@@ -63,16 +62,25 @@ def measure(
     try:
         with contextlib.ExitStack() as started:
             _online(seen, started, RunContext(view, endpoints, stack))
-    except KeyboardInterrupt:
-        seen.event("interrupted", "the user stopped it")
+    except BaseException as error:
+        seen.interrupt(error)
+        with contextlib.suppress(Exception):  # the first error is the one to tell; the second is in run.json
+            _collect(seen, view)
         raise
-    except LoadproofError as error:
-        seen.event("interrupted", str(error).splitlines()[0])
-        raise
-    finally:
-        view.stage("collecting")
-        seen.stage = Stage.COLLECTING
+    _collect(seen, view)
+
+
+def _collect(seen: Observations, view: View) -> None:
+    """Write the run directory; where not all of it can be written, run.json still says why, if it can be."""
+    view.stage("collecting")
+    seen.stage = Stage.COLLECTING
+    try:
         gather.write(seen)
+    except BaseException as error:
+        seen.interrupt(error)
+        with contextlib.suppress(Exception):
+            gather.write_end(seen)
+        raise
 
 
 def _online(seen: Observations, started: contextlib.ExitStack, context: RunContext) -> None:
