@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,6 +33,11 @@ stadium standard station steel storage street student subtotal summer supply sys
 terminal ticket timber tonight total tower town track transfer transport travel unit upper urgent value vehicle
 version village visitor voltage warehouse water weekly weight welcome west window winter yellow zone
 """
+# What Pillow's decoders raise for a broken file, beside the limits to what a file may unpack to.
+_UNDECODABLE: Final = (
+    *(OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, LookupError, TypeError, struct.error),
+    *(zlib.error, OverflowError, MemoryError, Image.DecompressionBombError, Warning),
+)
 WORDS: Final = tuple(_PRINTED.split())
 
 
@@ -65,10 +73,12 @@ def _picture_files(folder: Path) -> Iterator[Path]:
 
 def _load(path: Path, height: int, width: int, channels: int) -> Picture:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device never ends
+            raise ValueError("it is no regular file")
         with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             upright = ImageOps.exif_transpose(opened).convert(_mode(channels))
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError, Warning) as error:
+    except _UNDECODABLE as error:
         raise ValueError(f"{path} cannot be decoded ({error}): take it out of the folder") from None
     return _array(upright.resize((width, height), Image.Resampling.BILINEAR), channels)
 

@@ -6,11 +6,11 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from loadproof_clients.payloads import arrays, images
+from loadproof_clients.payloads.arrays import BYTES_MAX
 from loadproof_clients.payloads.filling import (
     Layout,
     image_layout,
@@ -22,8 +22,6 @@ from loadproof_clients.payloads.filling import (
 from loadproof_clients.payloads.shapes import Input, Mistake, PayloadError, Shape, resolve
 from loadproof_clients.spec import Load
 from loadproof_clients.tensors.tensor import Array, Tensors, from_array
-
-BYTES_MAX: Final = 1 << 30  # of all payloads of a run together; also gRPC's largest message
 
 Source = Callable[[int], Array]  # number of the payload -> the input's tensor in it
 

@@ -9,13 +9,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from loadproof.plan.model import Plan
+from loadproof.plan.toml import short
 from loadproof_clients.spec import Section
 
 
 def explain(error: ValidationError) -> Iterator[str]:
     """Every mistake of a plan, with its key, what was found and what is allowed."""
     for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"])
+        path = short(".".join(str(part) for part in item["loc"]))
         kind, found = item["type"], item["input"]
         if kind == "extra_forbidden":
             yield f"{path}: unknown key; allowed: {_allowed_keys(item['loc'])}"
@@ -42,5 +43,5 @@ def _allowed_keys(loc: tuple[int | str, ...]) -> str:
     for part in loc[:-1]:
         model = Plan.model_fields[str(part)].annotation if model is Plan and str(part) in Plan.model_fields else model
     keys = [key for key in model.model_fields if model is Plan or key != "name"]
-    near = difflib.get_close_matches(str(loc[-1]), keys, n=1)
+    near = difflib.get_close_matches(short(str(loc[-1])), keys, n=1)
     return (f"did you mean {near[0]}? " if near else "") + ", ".join(keys)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from loadproof.errors import PlanError
+from loadproof.plan import toml
 from loadproof.plan.mistakes import explain
 from loadproof.plan.model import Plan, Run, lay_over
 from loadproof.sections import RUNS_MAX, SWEPT, Sweep, Table
@@ -18,12 +18,12 @@ from loadproof.sections import RUNS_MAX, SWEPT, Sweep, Table
 def read(path: Path, settings: Sequence[str] = ()) -> tuple[Plan, list[Run]]:
     """The plan at `path` with `section.key=value` settings laid over it, and its runs; PlanError has every mistake."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = toml.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(
             str(path), [f"cannot be read: {error.strerror}; give a plan's path, as in plans/quick.toml"]
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise PlanError(str(path), [f"is not TOML: {error}"]) from None
     mistakes = [mistake for setting in settings if (mistake := _set(raw, setting))]
     return resolve(raw, str(path), mistakes)
@@ -105,10 +105,14 @@ def _set(raw: Table, setting: str) -> str | None:
     section, dot, key = dotted.strip().partition(".")
     if not (equals and dot and key) or section not in Plan.model_fields or not isinstance(raw.get(section, {}), dict):
         sections = ", ".join(name for name in Plan.model_fields if name != "name")
-        return f"--set {setting}: allowed: section.key=value, with one of the sections {sections}"
+        return f"--set {toml.short(setting)}: allowed: section.key=value, with one of the sections {sections}"
+    if toml.is_deep(dotted):
+        return f"--set {toml.short(setting)}: {toml.TOO_DEEP}"
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml.parse(f"value = {text}")["value"]
+    except toml.TooDeep:
+        return f"--set {toml.short(setting)}: {toml.TOO_DEEP}"
+    except ValueError:
         value = text
     lay_over(raw, f"{section}.{key}", value)
     if section != "sweep" and isinstance(raw.get("sweep"), dict):
