@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +86,49 @@ def test_unreadable_files_are_one_clear_line_and_nothing_is_unpickled(tmp_path: 
             arrays.load(path, [X])
     with pytest.raises(PayloadError, match="cannot be read: No such file"):
         arrays.load(tmp_path / "none.npy", [X])
+
+
+def header(shape: str) -> bytes:
+    """A .npy file's, as anybody can write it."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [("(27584547717644288,)", "declares 105,226,698,752 MiB"), ("(1000, 2)", "is cut short"), ("(-1, 2)", "is not a .npy")],
+)
+def test_a_header_is_believed_as_far_as_the_file_goes(tmp_path: Path, shape: str, said: str) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(header(shape) + bytes(16))
+    with pytest.raises(PayloadError, match=said):
+        arrays.load(path, [X])
+
+
+def test_a_zip_file_is_not_unpacked_beyond_the_limit(tmp_path: Path) -> None:
+    """4 GB of zeros are 4 MB of file; what its directory says is enough to refuse it."""
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header("(500000000, 2)"))
+        archive.filelist[0].file_size = 4_000_000_128
+    began_s = time.monotonic()
+    with pytest.raises(PayloadError, match="allowed: 1,024"):
+        arrays.load(path, [X])
+    assert time.monotonic() - began_s < 1
+    path.write_bytes(b"PK\x03\x04 and then nothing")
+    with pytest.raises(PayloadError, match="is not a"):
+        arrays.load(path, [X])
+
+
+def test_a_member_s_header_is_believed_as_far_as_the_member_goes(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header("(1000, 2)") + bytes(16))
+    with pytest.raises(PayloadError, match="is cut short"):
+        arrays.load(path, [X])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(PayloadError, match="is no regular file"):
+        arrays.load(tmp_path / "a.npy", [X])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,4 +71,10 @@ def test_folders_without_pictures_and_broken_pictures_are_named(tmp_path: Path) 
         from_folder(tmp_path / "none", 1, 4, 4, 3)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
     with pytest.raises(ValueError, match=r"broken\.png cannot be decoded"):
+        from_folder(tmp_path, 1, 4, 4, 3)
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png cannot be decoded \(it is no regular file\)"):
         from_folder(tmp_path, 1, 4, 4, 3)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,68 @@ def test_a_closed_terminal_saves_what_there_is(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert f"interrupted: everything was stopped; what was measured is in {tmp_path}/out" in said
     assert json.loads((tmp_path / "out/summary.json").read_text())["runs"][0]["verdict"] == "INVALID"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after_s", [0.1, 0.2, 0.3, 0.5, 0.8])
+def test_a_signal_during_the_imports_ends_it_without_a_word(tmp_path: Path, number: int, after_s: float) -> None:
+    """The first line is said when main is entered; from then on every moment of the imports is covered."""
+    program = "import loadproof.cli as cli, sys; print('begun', flush=True); cli.main()"
+    command = [sys.executable, "-c", program, "run", "plans/sweep.toml", "--dry-run", "--set", "sweep.load.seed=[1]"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        time.sleep(after_s)
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode in (130, 0) and said == ""  # 0: it was done before
+
+
+@pytest.mark.parametrize("limit_mb", [150, 200, 300, 400])
+def test_where_no_memory_is_left_that_is_told_in_a_line(tmp_path: Path, limit_mb: int) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('name = "t"\n[server]\nmodel = "m"\nlaunch = "external"\naddress = "127.0.0.1:1"\n')
+    command = [sys.executable, "-c", "from loadproof.cli import main; main()", "run", str(plan), "--out"]
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -v {limit_mb * 1000}; exec "$@"', "bash", *command, str(tmp_path / "out")],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin:/usr/sbin", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "memory" in done.stderr.lower() and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_full_disk_is_told_with_the_path(tmp_path: Path) -> None:
+    """A limit to the size of files is a disk that fills up; the report of a run is larger than it."""
+    old = Path(shutil.copytree(ROOT / "tests/data/0.1.0/run", tmp_path / "old"))
+    program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+    command = [sys.executable, "-c", program + "from loadproof.cli import main; main()", "report", str(old)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {old}/report.html: File too large"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "load.shapes=" + "[" * 3000 + "]" * 3000,
+        "load.shapes=" + "[" * 300 + "]" * 300,
+        "load.shapes={" + ".".join("a" * 50_000) + "=1}",
+        "load." + ".".join("a" * 50_000) + "=1",
+        "load." + "x" * 100_000 + "=1",
+        "sweep.load.shapes=" + "[{x=" * 200 + "1" + "}]" * 200,
+    ],
+    ids=lambda setting: setting[:24],
+)
+def test_a_setting_without_measure_is_a_mistake_that_is_told_soon(setting: str) -> None:
+    began_s = time.monotonic()
+    done = loadproof("run", "plans/quick.toml", "--dry-run", "--set", setting)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert len(done.stderr) < 2000 and time.monotonic() - began_s < 15
 
 
 @pytest.mark.parametrize("master", [":5557", "host:port", "::1"])

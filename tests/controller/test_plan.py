@@ -289,3 +289,16 @@ def test_rapl_is_of_this_machine_and_a_price_has_a_lifetime() -> None:
             "cost: give per_hour, or price and lifetime_years"
         ]
     assert mistakes_of(plan(cost={"per_hour": 1.0})) == ["cost.currency: missing; it has to be given"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x = " + "[" * 2000 + "]" * 2000, "x = " + "[" * 40 + "]" * 40, ".".join("a" * 50_000) + " = 1"],
+    ids=["too-deep-for-python", "too-deep-for-a-plan", "dotted"],
+)
+def test_a_plan_is_nested_within_reason(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(f'name = "t"\n{text}\n')
+    with pytest.raises(PlanError) as raised:
+        read(path)
+    assert "nested more than 32 deep" in raised.value.detail

@@ -70,16 +70,18 @@ def _read_zip(path: Path, file: BinaryIO, inputs: Sequence[Input]) -> dict[str, 
         return found
 
 
-def _read_array(path: Path, file: IO[bytes], size: int) -> Array:
-    """The array of a .npy file of `size` bytes, whose header is believed only as far as that goes."""
+def _read_array(path: Path, file: IO[bytes], there: int) -> Array:
+    """The array of a .npy file of `there` bytes, whose header is believed only as far as that goes."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError("fields have names")
     shape, _, dtype = _HEADERS[version](file)
+    if any(size < 0 for size in shape):
+        raise ValueError("a negative size")
     declared = math.prod(shape) * dtype.itemsize
     _check_size(path, declared)
-    if declared > size:
-        raise _wrong(path, f"is cut short: its header says {declared:,} bytes, and there are {size:,}")
+    if declared > there:
+        raise _wrong(path, f"is cut short: its header says {declared:,} bytes, and there are {there:,}")
     file.seek(0)
     array: Array = np.lib.format.read_array(file, allow_pickle=False)
     return array

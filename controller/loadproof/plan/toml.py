@@ -14,7 +14,8 @@ DEPTH_MAX: Final = 32  # a plan needs 5
 TOO_DEEP: Final = f"nested more than {DEPTH_MAX} deep; a plan needs no more than five"
 SHOWN: Final = 60
 _PART: Final = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
-_DEEP_KEY: Final = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{DEPTH_MAX},}}")
+# It starts at no letter within a word: a long one would be read again from each of its letters.
+_DEEP_KEY: Final = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{DEPTH_MAX},}}")
 
 
 class TooDeep(ValueError):
