@@ -96,7 +96,11 @@ def header(shape: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("shape", "said"),
-    [("(27584547717644288,)", "declares 105,226,698,752 MiB"), ("(1000, 2)", "is cut short"), ("(-1, 2)", "is not a .npy")],
+    [
+        ("(27584547717644288,)", "declares 105,226,698,752 MiB"),
+        ("(1000, 2)", "is cut short"),
+        ("(-1, 2)", "is not a .npy"),
+    ],
 )
 def test_a_header_is_believed_as_far_as_the_file_goes(tmp_path: Path, shape: str, said: str) -> None:
     path = tmp_path / "a.npy"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from rich.console import Console
@@ -14,9 +17,11 @@ from loadproof.campaign import Campaign
 from loadproof.errors import Exit, LoadproofError
 from loadproof.launch.endpoints import Endpoints
 from loadproof.plan import Run, resolve
+from loadproof.progress import Terminal
+from loadproof.run.observations import Observations
 from tests.controller import synthetic
 
-PLAN = {
+PLAN: dict[str, Any] = {
     "name": "t",
     "server": {"model": "m"},
     "load": {"clients": 4, "processes": 2, "via": "balancer"},
@@ -89,3 +94,101 @@ def test_an_interrupted_tuning_goes_on_to_the_same_answer(tmp_path: Path, monkey
     names = [[(run.name, run.spec) for run in one.runs] for one in (whole, resumed)]
     assert names[0] == names[1] and whole.sweet_spot and resumed.sweet_spot
     assert whole.sweet_spot.best == resumed.sweet_spot.best
+
+
+BREAKS: Final = (
+    BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    RecursionError("maximum recursion depth exceeded"),
+    OSError(errno.ENOSPC, "No space left on device", "/full/run.json"),
+    SystemExit(1),
+    ValueError("nobody thought of it"),
+    MemoryError(),
+    KeyboardInterrupt(),
+    LoadproofError("the server did not start"),
+)
+
+
+@pytest.mark.parametrize("error", BREAKS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("while_collecting", [False, True], ids=["online", "collecting"])
+def test_a_run_that_broke_says_why_and_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, while_collecting: bool
+) -> None:
+    """Whatever breaks it and wherever: only what wrote its end is finished."""
+
+    def broken(*_: Any) -> None:
+        raise error
+
+    if while_collecting:
+        monkeypatch.setattr("loadproof.run.online._online", lambda *_: None)
+        monkeypatch.setattr("loadproof.rundir.write_generator", broken)
+    else:
+        monkeypatch.setattr("loadproof.run.online._online", broken)
+    with pytest.raises(type(error)):
+        swept(tmp_path / "out").run(told())
+    (run,) = (tmp_path / "out/runs").iterdir()
+    facts = rundir.read_run(run)
+    assert facts and facts["end"]["finished"] is False and facts["end"]["reason"]
+    assert not rundir.is_finished(run)
+    summary = analyse.read(tmp_path / "out")
+    assert summary and [reason.code for reason in summary.runs[0].reasons] == ["interrupted"]
+    assert summary.campaign.interrupted
+    monkeypatch.undo()
+    monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses=""))
+    resumed = Offline.resumed(tmp_path / "out", tmp_path / "models", Endpoints(), None).run(told())
+    assert [one.requests.ok > 0 for one in resumed.runs] == [True, True]
+
+
+def test_a_run_directory_without_an_end_is_unfinished(tmp_path: Path) -> None:
+    synthetic.make(1).write(tmp_path)
+    assert rundir.is_finished(tmp_path)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    for text in (json.dumps({**facts, "end": None}), "{}", '{"schema": 1}', "", '{"schema": 1, "end": true}'):
+        (tmp_path / "run.json").write_text(text)
+        assert not rundir.is_finished(tmp_path)
+    (tmp_path / "run.json").unlink()
+    assert not rundir.is_finished(tmp_path)
+
+
+def test_what_a_killed_master_wrote_half_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def online(seen: Observations, *_: Any) -> None:
+        (seen.work / "generator.jsonl").write_text('{"worker": 1, "time_s": 0.5}\n{"worker": 1, "ti')
+        (seen.work / "load.json").write_text('{"workers": [')
+
+    monkeypatch.setattr("loadproof.run.online._online", online)
+    summary = swept(tmp_path / "out").run(told())
+    run = tmp_path / "out" / summary.runs[0].directory
+    assert rundir.read_generator(run)["time_s"].to_pylist() == [0.5]
+    facts = rundir.read_run(run)
+    assert facts and facts["end"] == {"finished": False, "reason": "load.json of the load was not written whole"}
+
+
+def test_an_error_is_told_before_what_goes_wrong_with_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "summary.json")
+
+    monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses="", stops_at=1))
+    monkeypatch.setattr("loadproof.rundir.write_summary", full)
+    console = told()
+    with pytest.raises(KeyboardInterrupt):
+        swept(tmp_path / "out").run(console)
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert "no report was written" in said and f"loadproof report {tmp_path / 'out'}" in said
+
+
+def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `| head -1` does; rich would raise SystemExit in the middle of the run."""
+    monkeypatch.setattr("loadproof.campaign.measure", made_up(refuses=""))
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        summary = swept(tmp_path / "out").run(Terminal(file=nobody))
+    assert not summary.campaign.interrupted and all(run.verdict != "INVALID" for run in summary.runs)
+
+
+def swept(directory: Path) -> Offline:
+    """Of two runs."""
+    plan, runs = resolve({key: PLAN[key] for key in PLAN if key != "tune"} | {"sweep": {"server.streams": [1, 2]}}, "p")
+    return Offline(plan, runs, directory, directory / "models")

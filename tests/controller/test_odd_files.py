@@ -20,7 +20,22 @@ from tests.controller.test_cli import ROOT, loadproof
 OLD: Final = ROOT / "tests/data/0.1.0/run"
 RUN: Final = "runs/001-quick/run.json"
 DEEP: Final = "[" * 3000 + "]" * 3000
-ODD: Final = (None, True, -1, 0, 1e300, 10**30, "", "x", "../../x", [], [None], {}, {"x": None}, [[[]]])
+ODD: Final[tuple[Any, ...]] = (
+    None,
+    True,
+    -1,
+    0,
+    1e300,
+    10**30,
+    "",
+    "x",
+    "../../x",
+    [],
+    [None],
+    {},
+    {"x": None},
+    [[[]]],
+)
 TEXTS: Final = {
     "empty": "",
     "cut": '{"schema": 1, "na',
