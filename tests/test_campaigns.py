@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tests.truth.edge import highest_rate_rps
-from tests.truth.session import LOADPROOF, ROOT, Outcome, finish, loadproof, plan, truth_server
+from tests.truth.session import LOADPROOF, ROOT, Outcome, finish, loadproof, plan, start_loadproof, truth_server
 
 MEASURE = {"warmup_s": 0.5, "duration_s": 1.5, "drain_s": 1}
 SWEEP = '[sweep]\n"load.clients" = [1, 2, 3]\n'
@@ -68,6 +70,92 @@ def said_of(run: dict[str, Any]) -> list[Any]:
 def ids_of(outcome: Outcome, run: dict[str, Any]) -> list[str]:
     table = pq.read_table(outcome.directory / run["directory"] / "requests.parquet", columns=["id"])
     return list(table["id"].to_pylist())
+
+
+def test_a_campaign_that_is_being_measured_is_not_resumed(tmp_path: Path) -> None:
+    """Its run's directory was removed under it."""
+    with truth_server(tmp_path / "log", "--delay-ms", "5") as server:
+        process = start_loadproof(server, tmp_path / "out", {}, MEASURE | {"duration_s": 4})
+        wait_for(process, "measuring")
+        comers = [
+            start("--resume", str(tmp_path / "out")),
+            start(str(tmp_path / "out.toml"), "--out", f"{tmp_path}/out"),
+        ]
+        told = [comer.communicate(timeout=60)[0] for comer in comers]
+        outcome = finish(process, tmp_path / "out")
+    assert [comer.returncode for comer in comers] == [1, 1]
+    assert all(f"process {process.pid} on {socket.gethostname()}, since 20" in said for said in told), told
+    assert outcome.code == 0 and outcome.run["requests"]["ok"] > 0, outcome.output
+
+
+def test_a_pipe_whose_reader_leaves_does_not_end_the_campaign(tmp_path: Path) -> None:
+    with truth_server(tmp_path / "log", "--delay-ms", "5") as server:
+        path = tmp_path / "p.toml"
+        path.write_text(plan(server, {}, MEASURE))
+        command = [*LOADPROOF, "run", str(path), "--out", str(tmp_path / "out")]
+        script = '"$@" 2>&1 | head -1; exit ${PIPESTATUS[0]}'
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", *command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1 and done.stderr == "", done
+    (run,) = runs_of(Outcome(0, "", tmp_path / "out"))
+    assert run["requests"]["ok"] > 0 and run["verdict"] != "INVALID"
+    (facts,) = (tmp_path / "out/runs").glob("*/run.json")
+    assert json.loads(facts.read_text())["end"]["finished"] is True
+
+
+def test_a_campaign_whose_shell_ignores_ctrl_c_ends_well_on_sigterm(tmp_path: Path) -> None:
+    """As one that a script starts in its background."""
+    with truth_server(tmp_path / "log", "--delay-ms", "5") as server:
+        ignoring = ["bash", "-c", 'trap "" INT; exec "$@"', "bash"]
+        process = start_loadproof(server, tmp_path / "out", {}, MEASURE | {"duration_s": 60}, before=ignoring)
+        wait_for(process, "measuring")
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        outcome = finish(process, tmp_path / "out")
+    assert outcome.code == 130 and outcome.run["requests"]["ok"] > 0
+    assert "interrupted" in [reason["code"] for reason in outcome.run["reasons"]]
+
+
+SLOW = """
+import time
+from loadproof import rundir
+write = rundir.write_requests
+def slowly(*arguments):
+    print("writing", flush=True)
+    time.sleep(5)
+    write(*arguments)
+rundir.write_requests = slowly
+from loadproof.cli import main; main()
+"""
+
+
+def test_ctrl_c_twice_while_collecting_ends_it_soon(tmp_path: Path) -> None:
+    with truth_server(tmp_path / "log", "--delay-ms", "5") as server:
+        path = tmp_path / "p.toml"
+        path.write_text(plan(server, {}, MEASURE))
+        command = [sys.executable, "-c", SLOW, "run", str(path), "--out", str(tmp_path / "out")]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        wait_for(process, "writing")
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 130 and "Traceback" not in output, output
+        (facts,) = (tmp_path / "out/runs").glob("*/run.json")
+        assert json.loads(facts.read_text())["end"] == {"finished": False, "reason": "the user stopped it"}
+        resumed = finish(start("--resume", str(tmp_path / "out")), tmp_path / "out")
+    assert resumed.code == 0 and resumed.run["requests"]["ok"] > 0, resumed.output
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"it ended before it said {text!r}")
 
 
 def test_a_search_finds_the_highest_rate_that_a_server_keeps_up_with(tmp_path: Path) -> None:
