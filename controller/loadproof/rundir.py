@@ -1,6 +1,7 @@
 """The run directory: the one place that knows its file names and schemas; writers are atomic, readers accept gaps.
 
-Schema 1. A table that was never written (a run that died early) reads as an empty one; a broken one is an error.
+Schema 1; 0.2.0 added `end` to run.json: whether the run was measured to its end, and why it ended. A table that was
+never written (a run that died early) reads as an empty one; a broken one is an error.
 """
 
 from __future__ import annotations

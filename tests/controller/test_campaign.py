@@ -188,6 +188,23 @@ def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path, monkeypatch: pytes
     assert not summary.campaign.interrupted and all(run.verdict != "INVALID" for run in summary.runs)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), LoadproofError("the payload maker failed with code 1")]
+)
+def test_where_no_room_was_left_the_directory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Programs that write their logs there say nothing, and a failed write names no file."""
+
+    def broken(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("loadproof.run.online._online", broken)
+    monkeypatch.setattr("loadproof.run.online.ROOM_BYTES_MIN", 1 << 60)
+    with pytest.raises(LoadproofError, match=rf"{tmp_path}/out/runs/001-.*: no room is left on its disk"):
+        swept(tmp_path / "out").run(told())
+
+
 def swept(directory: Path) -> Offline:
     """Of two runs."""
     plan, runs = resolve({key: PLAN[key] for key in PLAN if key != "tune"} | {"sweep": {"server.streams": [1, 2]}}, "p")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from loadproof import rundir
 from loadproof.collect.early import EarlyFailure
 from loadproof.collect.log_collector import LOOK_INTERVAL_S
 from loadproof.collect.power import PowerMeter
 from loadproof.collect.scrape import Scraper
+from loadproof.errors import LoadproofError
 from loadproof.launch import balancer, ceiling, launchers, load, server
 from loadproof.launch.balancer import Balancer
 from loadproof.launch.endpoints import Endpoints
@@ -26,6 +30,7 @@ from loadproof.run.observations import Observations, ServerObserved, Stage
 from loadproof_clients.spec import LoadSpec
 
 LOG_TIMEOUT_S: Final = 5
+ROOM_BYTES_MIN: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,19 @@ def measure(
         seen.interrupt(error)
         with contextlib.suppress(Exception):  # the first error is the one to tell; the second is in run.json
             _collect(seen, view)
+        if full := _full_disk(error, directory):
+            raise full from error
         raise
     _collect(seen, view)
+
+
+def _full_disk(error: BaseException, directory: Path) -> LoadproofError | None:
+    """What is to be told instead where no room was left: the log that would say so was not written either."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None
+    if not is_full and not (isinstance(error, LoadproofError) and shutil.disk_usage(directory).free < ROOM_BYTES_MIN):
+        return None
+    detail = error.detail if isinstance(error, LoadproofError) else ""
+    return LoadproofError(f"{directory}: no room is left on its disk; make some, then --resume ({error})", detail)
 
 
 def _collect(seen: Observations, view: View) -> None:
@@ -91,7 +107,7 @@ def _online(seen: Observations, started: contextlib.ExitStack, context: RunConte
     scraper = _begin_scraping(seen, started, context.endpoints, target, witness)
     spec = _spec(seen, context.stack, target, (witness or target).address(run.load.protocol))
     spec_path, payloads = seen.work / "spec.json", seen.work / "payloads.bin"
-    spec_path.write_text(spec.model_dump_json())
+    rundir.write_text(spec_path, spec.model_dump_json())
     view.stage("preparing payloads and references")
     seen.stage = Stage.PREPARING
     try:
