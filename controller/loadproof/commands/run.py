@@ -74,11 +74,11 @@ def run(
             directory = output_directory(out, checked)
             held.enter_context(claim(directory, "--out"))
             campaign = Campaign(checked, runs, directory, repository, endpoints, deployed)
-        _measure(campaign, watch)
+        _measure(campaign, watch, invites=listen is not None and deployed is None)
 
 
-def _measure(campaign: Campaign, watch: bool) -> None:
-    """The campaign to its end, and what it came to on the terminal; raises typer.Exit with its code."""
+def _measure(campaign: Campaign, watch: bool, invites: bool) -> None:
+    """The campaign to its end, and its figures on the terminal; raises typer.Exit with its code."""
     from loadproof import analyse
     from loadproof.progress import Terminal
     from loadproof.report import terminal
@@ -88,8 +88,9 @@ def _measure(campaign: Campaign, watch: bool) -> None:
         with contextlib.ExitStack() as watching:
             if watch:
                 _watch(campaign, watching, console)
-            if listen and deployed is None:
-                print(f"a worker joins by:  {campaign.endpoints.invitation}", file=sys.stderr)
+            if invites:
+                line = f"a worker joins by:  {campaign.endpoints.invitation}"
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
             summary = campaign.run(console)
     except KeyboardInterrupt:
         terminal.show_directory(campaign.directory, said)

@@ -91,19 +91,22 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield dict(json.loads(line))
 
 
-def _workers(seen: Observations, path: Path) -> list[Any]:
-    """What the master says of its workers; a file that it could not write whole is the run's end before its time."""
+def _load(seen: Observations) -> tuple[list[Any], list[str]]:
+    """The master's facts of its workers, and its notes; a file that is not whole ended the run before its time."""
+    path = seen.work / "load.json"
     if not path.exists():
-        return []
+        return [], []
     try:
-        return list(json.loads(path.read_text())["workers"])
+        saved = json.loads(path.read_text())
+        return list(saved["workers"]), list(saved["notes"])
     except (ValueError, KeyError, TypeError):
         seen.event("interrupted", f"{path.name} of the load was not written whole")
-        return []
+        return [], []
 
 
 def _facts(seen: Observations, tally: Tally | None) -> dict[str, Any]:
     model = seen.model.model_dump(mode="json") if seen.model else None
+    workers, notes = _load(seen)
     return {
         "name": seen.run.name,
         "spec": seen.run.spec(),
@@ -113,9 +116,9 @@ def _facts(seen: Observations, tally: Tally | None) -> dict[str, Any]:
         "planned": seen.planned,
         "model": model,
         "references": seen.references,
-        "workers": _workers(seen, seen.work / "load.json"),
+        "workers": workers,
         "events": seen.events,
-        "notes": [*_scrape_notes(seen), *(json.loads(load.read_text()).get("notes", []) if load.exists() else [])],
+        "notes": [*_scrape_notes(seen), *notes],
         "server": _server(seen.server),
         "balancer": _component(seen.balancer.component) if seen.balancer else None,
         "ceiling": seen.ceiling,
