@@ -100,13 +100,13 @@ def test_who_is_still_missing_after_the_time_out_is_told_under_the_plans_key(
 ) -> None:
     """A worker of this machine takes no place of those from elsewhere; all are let go."""
     run = new_run("rest", [], {"processes": 3, "expect_workers": 2}, SHORT)
-    run.begin("--workers-timeout", "8", "--host", "127.0.0.1")
+    run.begin("--workers-timeout", "20", "--host", "127.0.0.1")
     port = run.events[-1]["port"]
     here = join(port)
     message = run.until("error")["message"]
     assert message == (
         "load.expect_workers: only 1 of 2 workers came "
-        f"(start the others with `loadproof worker --master 127.0.0.1:{port}`) within 8 s"
+        f"(start the others with `loadproof worker --master 127.0.0.1:{port}`) within 20 s"
     )
     assert run.finish() == 1
     ended(here, 0)  # a run that cannot start ends its campaign
@@ -115,12 +115,12 @@ def test_who_is_still_missing_after_the_time_out_is_told_under_the_plans_key(
 def test_a_worker_with_another_token_is_refused_and_who_waits_for_it_learns_why(
     new_run: Callable[..., Run], join: Join
 ) -> None:
-    run = expecting(new_run, 1).master("--workers-timeout", "8")
+    run = expecting(new_run, 1).master("--workers-timeout", "20")
     port = run.until("listening")["port"]
     said = ended(join(port, LOADPROOF_TOKEN="that of another campaign"), 2)
     assert said.endswith(f"loadproof: the master at 127.0.0.1:{port} has another token than this worker\n")
     message = run.until("error")["message"]
-    assert message.endswith(" within 8 s; the master dropped 1 message that did not come from its workers")
+    assert message.endswith(" within 20 s; the master dropped 1 message that did not come from its workers")
     assert run.finish() == 1
 
 
