@@ -278,6 +278,12 @@ def resume_after(trial: Trial) -> str:
     return f"exit {code}: {said.strip().splitlines()[-1:]}"
 
 
+def get_model(models: Path) -> None:
+    """Once, for all trials."""
+    get = [*LOADPROOF, "model", "get", "ocr-cls", "--models", str(models)]
+    subprocess.run(get, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
 def full_disk(trial: Trial) -> None:
     """Filled up in the middle; empty again before --resume."""
     trial.out.mkdir()
@@ -301,7 +307,6 @@ def full_disk(trial: Trial) -> None:
 
 def network(trial: Trial) -> None:
     """A relay stands between balancer and server; stopped, it takes connections and passes nothing on."""
-    subprocess.run([*LOADPROOF, "model", "get", "ocr-cls", "--models", str(trial.models)], cwd=ROOT, check=True)
     grpc, rest, relay_grpc, relay_rest = free_ports(4)
     flags = ["--model_name", "reader", "--model_path", str(trial.models / "ocr-cls"), "--metrics_enable"]
     trial.aside([sys.executable, "-m", "loadproof_server.main", *flags, "--port", str(grpc), "--rest_port", str(rest)])

@@ -1,6 +1,6 @@
 """Every fault of a run ends: with a verdict and its reason, with what was measured saved, and nothing left running.
 
-    python -m benchmarks.faults [--only NAME...] [--list] [--out FILE.json]
+    python -m benchmarks.faults [--only NAME...] [--at-once N] [--list] [--out FILE.json]
 
 A campaign of one run (the shipped server, HAProxy, a closed loop of two workers) is started again and again, and a
 fault strikes it while it measures, or at the stage that the fault is about:
@@ -16,7 +16,7 @@ fault strikes it while it measures, or at the stage that the fault is about:
   3 s together as by a suspended machine, and too few files may be open.
 
 A row says what the command ended with, how long after the fault, what was saved, how many processes were left, and
-what `--resume` did afterwards. It holds where all of it is as the fault's row in FAULTS says. About twelve minutes.
+what `--resume` did afterwards. It holds where all of it is as its row in FAULTS says. About 15 minutes one by one.
 """
 
 from __future__ import annotations
@@ -26,12 +26,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from benchmarks import proof
-from benchmarks.fault_trial import FAKETIME, Trial, descriptors, faked, full_disk, hung_up, network, resume_after
+from benchmarks.fault_trial import (
+    FAKETIME,
+    Trial,
+    descriptors,
+    faked,
+    full_disk,
+    get_model,
+    hung_up,
+    network,
+    resume_after,
+)
 
 PARTIES: Final = {
     "worker": "loadproof_clients.load.worker",
@@ -151,12 +164,18 @@ def judge(fault: Fault, row: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def tried(fault: Fault, place: Path, models: Path) -> dict[str, Any]:
-    with Trial(fault.name, place, models) as trial:
-        fault.strike(trial)
+def tried(fault: Fault, below: Path) -> dict[str, Any]:
+    """Its row; in a directory of its own, with the models that all share."""
+    place = Path(tempfile.mkdtemp(dir=below))
+    with Trial(fault.name, place, below / "models") as trial:
+        try:
+            fault.strike(trial)
+        except (RuntimeError, psutil.Error) as error:  # the fault could not be brought about
+            return {**trial.ended(), "resumed": "-", "wrong": [str(error)]}
         row = trial.ended()
         row["resumed"] = resume_after(trial)
     row["wrong"] = judge(fault, row)
+    print(json.dumps(shown(row) | {"wrong": row["wrong"]}), file=sys.stderr, flush=True)
     return row
 
 
@@ -177,6 +196,7 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
 def main() -> int:
     parser = proof.options("faults", __doc__)
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="faults whose name begins so")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="so many campaigns beside each other")
     parser.add_argument("--list", action="store_true", help="their names, and nothing else")
     chosen = parser.parse_args()
     faults = [one for one in FAULTS if not chosen.only or one.name.startswith(tuple(chosen.only))]
@@ -184,16 +204,14 @@ def main() -> int:
         print("\n".join(one.name for one in faults))
         return 0
     began_s, machine = time.monotonic(), proof.machine()
-    rows, left_out = [], []
-    with tempfile.TemporaryDirectory(prefix="loadproof-faults-") as name:
-        for number, fault in enumerate(faults, start=1):
-            if fault.strike is faked and not FAKETIME:
-                left_out.append(f"{fault.name}: libfaketime is not installed")
-                continue
-            place = Path(name) / str(number)
-            place.mkdir()
-            rows.append(tried(fault, place, Path(name) / "models"))
-            print(json.dumps(shown(rows[-1]) | {"wrong": rows[-1]["wrong"]}), file=sys.stderr, flush=True)
+    left_out = [f"{one.name}: libfaketime is not installed" for one in faults if one.strike is faked and not FAKETIME]
+    faults = [one for one in faults if not (one.strike is faked and not FAKETIME)]
+    with (
+        tempfile.TemporaryDirectory(prefix="loadproof-faults-") as name,
+        ThreadPoolExecutor(chosen.at_once) as pool,
+    ):
+        get_model(Path(name) / "models")
+        rows = list(pool.map(lambda fault: tried(fault, Path(name)), faults))
     proof.show([shown(row) for row in rows])
     for row in rows:
         for text in row["wrong"]:
