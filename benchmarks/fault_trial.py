@@ -29,6 +29,7 @@ FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), Non
 GIVE_UP_S: Final = 150
 LEFT_S: Final = 3.0  # what the kernel kills needs a moment
 DISK_MB: Final = 64
+DURATION_S: Final = 4
 PLAN: Final = """
 name = "faults"
 [server]
@@ -42,7 +43,7 @@ timeout_s = 2
 {load}
 [measure]
 warmup_s = 1
-duration_s = 4
+duration_s = {duration_s}
 drain_s = 1
 """
 OURS: Final = 'model = "ocr-cls"'
@@ -227,7 +228,7 @@ class Trial:
 
     def _arguments(self, server: str, load: str) -> list[str]:
         path = self.place / "plan.toml"
-        path.write_text(PLAN.format(server=server, load=load))
+        path.write_text(PLAN.format(server=server, load=load, duration_s=DURATION_S))
         return ["run", str(path), "--out", str(self.out), "--models", str(self.models)]
 
     def _listen(self, descriptor: int) -> None:
@@ -325,10 +326,14 @@ def hung_up(trial: Trial) -> None:
 
 
 def faked(trial: Trial) -> None:
-    """Of the controller alone: what it starts does not get the library."""
+    """Of the controller alone: what it starts does not get the library.
+
+    Debian's libfaketime 0.9.10 refuses the clock_nanosleep of Python's sleep, which is therefore select's here.
+    """
     offset = trial.place / "offset"
     offset.write_text("+0")
-    program = "import os; del os.environ['LD_PRELOAD']; from loadproof.cli import main; main()"
+    program = "import os, select, time; time.sleep = lambda s: (select.select([], [], [], max(0, s)), None)[1]; "
+    program += "del os.environ['LD_PRELOAD']; from loadproof.cli import main; main()"
     faking = {"FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
     trial.start(command=[sys.executable, "-c", program], env={"LD_PRELOAD": str(FAKETIME), **faking})
     trial.wait_for("measuring", then_s=1)

@@ -35,6 +35,7 @@ import psutil
 
 from benchmarks import proof
 from benchmarks.fault_trial import (
+    DURATION_S,
     FAKETIME,
     Trial,
     descriptors,
@@ -109,6 +110,8 @@ def ctrl_c(moment: str) -> Strike:
         if moment == "imports":
             trial.start()
             time.sleep(0.3)  # Python itself has begun by then
+        elif moment == "draining":  # too short to be told where nothing is late
+            trial.wait_for("measuring", then_s=DURATION_S)
         else:
             trial.wait_for(moment)
         trial.interrupt()

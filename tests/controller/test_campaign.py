@@ -138,6 +138,25 @@ def test_a_run_that_broke_says_why_and_is_measured_again(
     assert [one.requests.ok > 0 for one in resumed.runs] == [True, True]
 
 
+def test_one_ctrl_c_while_collecting_lets_that_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = rundir.write_generator, []
+
+    def once(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr("loadproof.run.online._online", lambda *_: None)
+    monkeypatch.setattr("loadproof.rundir.write_generator", once)
+    with pytest.raises(KeyboardInterrupt):
+        swept(tmp_path / "out").run(told())
+    (run,) = (tmp_path / "out/runs").iterdir()
+    facts = rundir.read_run(run)
+    assert facts and facts["end"] == {"finished": False, "reason": "the user stopped it"}
+    assert (run / "generator.parquet").exists() and not (run / "work").exists()
+
+
 def test_a_run_directory_without_an_end_is_unfinished(tmp_path: Path) -> None:
     synthetic.make(1).write(tmp_path)
     assert rundir.is_finished(tmp_path)

@@ -93,9 +93,13 @@ def _collect(seen: Observations, view: View) -> None:
     try:
         gather.write(seen)
     except BaseException as error:
+        was_written = rundir.read_run(seen.directory) is not None
         seen.interrupt(error)
         with contextlib.suppress(Exception):
-            gather.write_end(seen)
+            if not was_written:
+                gather.write_end(seen)
+            if not was_written and isinstance(error, KeyboardInterrupt):  # it is soon done; a second one ends that too
+                gather.write(seen)
         raise
 
 
