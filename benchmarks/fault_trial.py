@@ -173,7 +173,7 @@ class Trial:
 
     @property
     def said(self) -> str:
-        return self._said.decode(errors="replace")
+        return self._said.decode(errors="replace").replace(str(self.place), "PLACE")
 
     def aside(self, command: list[str]) -> subprocess.Popen[bytes]:
         """Started beside the campaign, without the mark, and ended with the trial."""
