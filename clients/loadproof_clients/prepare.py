@@ -19,10 +19,10 @@ import numpy as np
 from loadproof_clients import audit, transports
 from loadproof_clients.payloads import making
 from loadproof_clients.payloads.shapes import Input, PayloadError
-from loadproof_clients.records import OK, PHASES, RECORD, UNKNOWN_NS, request_id
+from loadproof_clients.records import OK, PHASES, RECORD, UNKNOWN_NS, UNREADABLE, request_id
 from loadproof_clients.spec import LoadSpec
 from loadproof_clients.tensors import files
-from loadproof_clients.tensors.tensor import Tensors
+from loadproof_clients.tensors.tensor import Tensors, fills
 from loadproof_clients.transport import Client, Failure, MetadataFailed
 
 UNREACHABLE, UNSUITABLE, REFERENCE_FAILED = 1, 2, 4
@@ -120,7 +120,10 @@ class Asked:
             raise Failure(exchange.status, exchange.message)
         self.took_ns = exchange.received_ns - exchange.sent_ns
         try:
-            return client.tensors(exchange.answer)
+            tensors = client.tensors(exchange.answer)
+            if not all(map(fills, tensors)):
+                raise Failure(UNREADABLE, "an output is not of the size that its datatype and shape say")
+            return tensors
         except Failure as error:
             row["status"] = error.status
             raise

@@ -20,6 +20,7 @@ TIMEOUT: Final = 1000  # the client gave up after load.timeout_s
 CONNECTION: Final = 1001  # refused, reset or closed before the answer was whole
 UNREADABLE: Final = 1002  # an answer came that the client library cannot decode
 UNSENT: Final = 1003  # open loop: due while load.max_in_flight were under way, so it was never sent
+TOO_LARGE: Final = 1005  # the answer is over load.max_answer_mb: it was not read to its end
 LOST: Final = 1004  # the client library never said how it ended: given up some time after the drain
 
 _NAMES: Final = {
@@ -45,6 +46,7 @@ _NAMES: Final = {
     UNREADABLE: "unreadable",
     UNSENT: "unsent",
     LOST: "lost",
+    TOO_LARGE: "too_large",
 }
 OWN_FAILURES: Final = tuple(name for code, name in _NAMES.items() if code >= TIMEOUT and code != UNSENT)
 GRPC_CODES: Final = {name: code for code, name in _NAMES.items() if 1 <= code <= 16}

@@ -57,6 +57,7 @@ class Load(Section):
     rtol: float = Field(1e-3, ge=0)
     atol: float = Field(1e-3, ge=0)
     timeout_s: float = Field(30, gt=0, le=3600)
+    max_answer_mb: int = Field(256, ge=1, le=2000, description="an answer beyond it is not read on, and failed")
     seed: int = Field(1, ge=0, lt=2**32)
 
     @model_validator(mode="before")
@@ -120,6 +121,10 @@ class Load(Section):
     def inferences(self) -> int:
         """How many a request counts as."""
         return 1 if self.batch == "none" else self.batch
+
+    @property
+    def answer_bytes_max(self) -> int:
+        return self.max_answer_mb * 1_000_000
 
     @property
     def is_open(self) -> bool:

@@ -6,24 +6,44 @@ Exchange collects them; an answer that a library hands over whole is one whose f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol, Self
 
-from loadproof_clients.records import OK, UNKNOWN_NS
+from loadproof_clients.records import OK, UNKNOWN_NS, UNREADABLE
 from loadproof_clients.spec import LoadSpec
 from loadproof_clients.tensors.tensor import Tensors
+
+MESSAGE_MAX: Final = 500  # characters of a message, which may be the server's own
 
 
 class Failure(Exception):
     """There is no readable answer; `status` is that of records."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message[:MESSAGE_MAX])
         self.status = status
 
 
 class MetadataFailed(Exception):
     """The server did not describe the model's inputs; one clear line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message[:MESSAGE_MAX])
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Around what decodes an answer: whatever it raises means that the answer is UNREADABLE.
+
+    No list of exceptions is complete: a hostile answer had json raise RecursionError, tritonclient AttributeError.
+    """
+    try:
+        yield
+    except Failure:
+        raise
+    except Exception as error:
+        raise Failure(UNREADABLE, f"{type(error).__name__}: {error}") from None
 
 
 class Exchange:

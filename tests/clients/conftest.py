@@ -15,8 +15,8 @@ from tests.clients.load_run import WAYS, Run
 def new_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Run]]:
     with contextlib.ExitStack() as stack:
 
-        def make(protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any]) -> Run:
-            run = Run(tmp_path_factory.mktemp(protocol), protocol, server, load, measure)
+        def make(protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any], **other: str) -> Run:
+            run = Run(tmp_path_factory.mktemp(protocol), protocol, server, load, measure, **other)
             stack.callback(run.close)
             return run
 

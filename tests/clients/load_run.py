@@ -26,16 +26,27 @@ Records = npt.NDArray[np.void]
 class Run:
     """One load in `out`; `finish` waits for its end."""
 
-    def __init__(self, place: Path, protocol: str, server: list[str], load: dict[str, Any], measure: dict[str, Any]):
+    def __init__(
+        self,
+        place: Path,
+        protocol: str,
+        server: list[str],
+        load: dict[str, Any],
+        measure: dict[str, Any],
+        program: str = "",
+        model: str = "double",
+    ) -> None:
+        """`program` takes the place of the truth server, which keeps a log."""
         self.place, self.out, self.protocol = place, place / "out", protocol
         self.transport = load.get("transport", "tritonclient")
         self.events: list[dict[str, Any]] = []
         self._stack = contextlib.ExitStack()
         self.processes: dict[str, subprocess.Popen[str]] = {}
-        self.start("server", ["-m", "tests.truth_server", "--log", str(place / "log"), *server])
+        truth = ["tests.truth_server", "--log", str(place / "log")]
+        self.start("server", ["-m", *([program] if program else truth), *server])
         url = f"127.0.0.1:{self.line('server')[protocol]}"
         load = {"protocol": protocol, "clients": 4, "payloads": PAYLOADS, **load}
-        spec = {"run": "r1", "url": url, "model": "double", "load": load, "measure": measure}
+        spec = {"run": "r1", "url": url, "model": model, "load": load, "measure": measure}
         (place / "spec.json").write_text(json.dumps(spec))
 
     def start(self, name: str, arguments: list[str]) -> subprocess.Popen[str]:

@@ -51,6 +51,7 @@ class Notes:
     def __init__(self) -> None:
         self.ends: list[WireExchange] = []
         self.kept = self.held = 0
+        self.answer_bytes_max = 1_000_000
 
     def ended(self, exchange: WireExchange, received_ns: int) -> None:
         self.ends.append(exchange)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tritonclient.grpc import service_pb2
 
-from loadproof_clients.tensors.tensor import Tensor, Tensors, pack
+from loadproof_clients.tensors.tensor import Tensor, Tensors, pack, read
 
 CONTENTS: Final = {
     "BOOL": "bool_contents",
@@ -38,10 +38,10 @@ def read_response(answer: Any) -> list[Tensor]:
     """The outputs of a ModelInferResponse, raw or typed; raises ValueError where contents and outputs don't fit."""
     raw = answer.raw_output_contents
     if len(raw) == len(answer.outputs):
-        return [Tensor(y.name, y.datatype, tuple(y.shape), r) for y, r in zip(answer.outputs, raw, strict=True)]
+        return [read(y.name, y.datatype, y.shape, r) for y, r in zip(answer.outputs, raw, strict=True)]
     if raw:
         raise ValueError(f"{len(answer.outputs)} outputs with {len(raw)} raw contents")
-    return [Tensor(y.name, y.datatype, tuple(y.shape), pack(y.datatype, _typed_contents(y))) for y in answer.outputs]
+    return [read(y.name, y.datatype, y.shape, pack(y.datatype, _typed_contents(y))) for y in answer.outputs]
 
 
 def _typed_contents(output: Any) -> Sequence[Any]:

@@ -13,24 +13,32 @@ from tritonclient.utils import InferenceServerException
 
 from loadproof_clients.apis import APIS
 from loadproof_clients.kserve.messages import read_response
-from loadproof_clients.records import CONNECTION, GRPC_CODES, ID_HEADER, TIMEOUT, UNREADABLE
+from loadproof_clients.records import CONNECTION, GRPC_CODES, ID_HEADER, TIMEOUT, TOO_LARGE, UNREADABLE
 from loadproof_clients.spec import LoadSpec
 from loadproof_clients.tensors.tensor import Tensor, Tensors, to_array
-from loadproof_clients.transport import Done, Exchange, Failure
+from loadproof_clients.transport import Done, Exchange, Failure, reading
+from loadproof_clients.wire.connection import too_large
 
 grpc.experimental.gevent.init_gevent()  # has to happen before the first channel
 
-CHANNEL: Final = [
+_CHANNEL: Final = [
     ("grpc.use_local_subchannel_pool", 1),  # else identical channels of one process share one connection
     ("grpc.max_send_message_length", 2**30),
-    ("grpc.max_receive_message_length", 2**30),
     ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would be one record and two balancer lines
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 10_000),  # what an attempt to connect is given, in fact
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # No compression is offered or undone: gRPC unpacks a message of any size before it looks how large it is.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.per_message_decompression", 0),
 ]
 RESETS: Final = ("UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN")  # what gRPC makes of a connection or stream cut off
+
+
+def channel(answer_bytes_max: int) -> list[tuple[str, int]]:
+    """The arguments of a channel that takes no larger answer."""
+    return [*_CHANNEL, ("grpc.max_receive_message_length", answer_bytes_max)]
 
 
 def _parse(message: bytes) -> Any:
@@ -53,7 +61,8 @@ class TritonGrpc:
         self._inputs = encoded
         self._model = spec.model
         self._timeout_s = spec.load.timeout_s
-        self._client = InferenceServerClient(spec.url, channel_args=CHANNEL)
+        self._bytes_max = spec.load.answer_bytes_max
+        self._client = InferenceServerClient(spec.url, channel_args=channel(spec.load.answer_bytes_max))
         # tritonclient's own stub, but for how an answer is parsed: see _parse
         self._client._client_stub.ModelInfer = self._client._channel.unary_unary(
             APIS["kserve"].carriers["grpc"].inference_path,
@@ -125,7 +134,9 @@ class TritonGrpc:
         message = f"{name}: {error.message()}"
         if self._aborted or (name == "DEADLINE_EXCEEDED" and (local or is_overdue)):
             return Failure(TIMEOUT, message)
-        if name == "INTERNAL" and "deserializing response" in message:
+        if name == "RESOURCE_EXHAUSTED" and "eceived message larger than max" in message:
+            return Failure(TOO_LARGE, too_large(self._bytes_max))
+        if name == "INTERNAL" and ("deserializing response" in message or "Compression algorithm" in message):
             return Failure(UNREADABLE, message)
         if (local and name in RESETS) or (name == "UNAVAILABLE" and "failed to connect" in message):
             return Failure(CONNECTION, message)
@@ -138,10 +149,8 @@ class TritonGrpc:
         response = answer.get_response()
         if isinstance(response, DecodeError):
             raise Failure(UNREADABLE, str(response))
-        try:
+        with reading():
             return read_response(response)
-        except ValueError as error:
-            raise Failure(UNREADABLE, str(error)) from None
 
     def abort(self) -> None:
         self._aborted = True

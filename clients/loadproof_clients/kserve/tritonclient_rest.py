@@ -13,11 +13,12 @@ import gevent
 from tritonclient.http import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from loadproof_clients.kserve.json_tensors import binary_inputs, read_result
+from loadproof_clients.kserve import bounded_http
+from loadproof_clients.kserve.json_tensors import binary_inputs, read_outputs
 from loadproof_clients.records import CONNECTION, ID_HEADER, TIMEOUT, UNREADABLE
 from loadproof_clients.spec import LoadSpec
 from loadproof_clients.tensors.tensor import Tensor, Tensors
-from loadproof_clients.transport import Done, Exchange, Failure
+from loadproof_clients.transport import Done, Exchange, Failure, reading
 
 
 class _Connection:
@@ -27,7 +28,7 @@ class _Connection:
         self._url = spec.url
         self._model = spec.model
         self._inputs = inputs
-        self._timeout_s = spec.load.timeout_s
+        self._timeout_s, self._bytes_max = spec.load.timeout_s, spec.load.answer_bytes_max
         self._client = self._open()
         self._greenlet: Any = None
         self._timer: Any = None
@@ -38,6 +39,7 @@ class _Connection:
             self._url, concurrency=1, connection_timeout=self._timeout_s, network_timeout=self._timeout_s
         )
         client._client_stub._connection_pool._is_socket_alive = _is_alive
+        bounded_http.bound(client, self._bytes_max)
         return client
 
     def connect(self, timeout_s: float) -> None:
@@ -76,13 +78,16 @@ class _Connection:
         except (gevent.Timeout, TimeoutError):
             self._reopen()
             raise Failure(TIMEOUT, f"no whole answer within {self._timeout_s} s") from None
+        except Failure:
+            self._reopen()
+            raise
         except OSError as error:
             self._reopen()
             raise Failure(CONNECTION, str(error)) from None
         except HTTPException as error:
             self._reopen()
             raise _failure_of_http(error) from None
-        except (ValueError, KeyError, TypeError) as error:  # what tritonclient's decoder raises
+        except Exception as error:  # what tritonclient's decoder raises: see transport.reading
             raise Failure(UNREADABLE, f"{type(error).__name__}: {error}") from None
         finally:
             self._timer.close()
@@ -98,10 +103,8 @@ class _Connection:
         return None
 
     def tensors(self, answer: Any) -> list[Tensor]:
-        try:
-            return read_result(answer)
-        except (ValueError, KeyError, TypeError) as error:
-            raise Failure(UNREADABLE, f"{type(error).__name__}: {error}") from None
+        with reading():  # `_buffer` is private, but the public as_numpy decodes what is compared as bytes
+            return read_outputs(answer.get_response(), getattr(answer, "_buffer", b""))
 
     def abort(self) -> None:
         self._aborted = True

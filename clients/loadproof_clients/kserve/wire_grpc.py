@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from loadproof_clients.apis import APIS
 from loadproof_clients.kserve import messages
-from loadproof_clients.records import UNREADABLE
 from loadproof_clients.spec import LoadSpec
 from loadproof_clients.tensors.tensor import Tensors
-from loadproof_clients.transport import Failure
+from loadproof_clients.transport import reading
 from loadproof_clients.wire.client import Message
 from loadproof_clients.wire.connection import Answer
 from loadproof_clients.wire.grpc import GrpcClient, frame, head, request, unframed
@@ -29,13 +27,9 @@ class WireGrpc(GrpcClient):
         return Message(head(self._url, "/inference.GRPCInferenceService/ServerReady"), frame(b""))
 
     def is_ready(self, answer: Answer) -> bool:
-        try:
+        with reading():
             return bool(service_pb2.ServerReadyResponse.FromString(unframed(answer.body)).ready)
-        except (DecodeError, ValueError) as error:
-            raise Failure(UNREADABLE, str(error)) from None
 
     def tensors(self, answer: Answer) -> Tensors:
-        try:
+        with reading():
             return messages.read_response(service_pb2.ModelInferResponse.FromString(unframed(answer.body)))
-        except (DecodeError, ValueError) as error:
-            raise Failure(UNREADABLE, str(error)) from None

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import quote
 
-from tritonclient.http import InferenceServerClient, InferResult
+from tritonclient.http import InferenceServerClient
 
 from loadproof_clients.apis import APIS
-from loadproof_clients.kserve.json_tensors import binary_inputs, read_result
-from loadproof_clients.records import UNREADABLE
+from loadproof_clients.kserve.json_tensors import binary_inputs, read_body
 from loadproof_clients.spec import LoadSpec
 from loadproof_clients.tensors.tensor import Tensors
-from loadproof_clients.transport import Failure
+from loadproof_clients.transport import reading
 from loadproof_clients.wire.client import Message
 from loadproof_clients.wire.connection import Answer
 from loadproof_clients.wire.rest import RestClient, request
@@ -43,8 +42,5 @@ class WireRest(RestClient):
         return answer.headers.get(JSON_SIZE_KEY), answer.body
 
     def tensors(self, answer: Answer) -> Tensors:
-        size = answer.headers.get(JSON_SIZE_KEY)
-        try:
-            return read_result(InferResult.from_response_body(answer.body, header_length=size and int(size)))
-        except (ValueError, KeyError, TypeError) as error:  # what tritonclient's decoder raises
-            raise Failure(UNREADABLE, f"{type(error).__name__}: {error}") from None
+        with reading():
+            return read_body(answer.body, answer.headers.get(JSON_SIZE_KEY))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadproof_clients.tensors.tensor import FLOATS, Tensor, Tensors, to_array
+from loadproof_clients.tensors.tensor import FLOATS, Tensor, Tensors, fills, to_array
 
 
 def agree(expected: Tensors, got: Tensors, *, rtol: float, atol: float) -> bool:
@@ -29,7 +29,7 @@ def _tensors_agree(expected: Tensor, got: Tensor, rtol: float, atol: float) -> b
         return False
     if expected.raw == got.raw:
         return True
-    if expected.datatype not in FLOATS or (rtol == 0 and atol == 0):
+    if expected.datatype not in FLOATS or (rtol == 0 and atol == 0) or not fills(expected):
         return False
     a, b = (to_array(tensor).astype(np.float64) for tensor in (expected, got))
     with np.errstate(invalid="ignore", over="ignore"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any, Final, NamedTuple
 
 import ml_dtypes
@@ -30,6 +31,8 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BYTES": np.dtype(object),  # each element a bytes
 }
 FLOATS: Final = ("FP16", "BF16", "FP32", "FP64")
+KINDS: Final = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}  # numpy's kinds of values that a datatype's kind takes
+RANK_MAX: Final = 32
 
 
 class Tensor(NamedTuple):
@@ -62,20 +65,64 @@ def to_array(tensor: Tensor) -> Array:
     return np.array(elements, object).reshape(tensor.shape)
 
 
+def read(name: str, datatype: str, shape: Sequence[Any], raw: bytes | bytearray) -> Tensor:
+    """A tensor of an answer, which a stranger made; raises ValueError where it can be none.
+
+    That `raw` is of the size is not looked at here: an answer that is too short is a wrong answer, see `fills`.
+    """
+    if datatype not in DTYPES:
+        raise ValueError(f"{datatype[:40]!r}: not a datatype")
+    if len(shape) > RANK_MAX or not all(type(size) is int and 0 <= size < 1 << 63 for size in shape):
+        raise ValueError(f"{str(shape)[:200]}: not a shape")
+    return Tensor(name, datatype, tuple(shape), raw)
+
+
+def fills(tensor: Tensor) -> bool:
+    """Whether `raw` is of the size that datatype and shape say; of BYTES the elements' sizes are accounted for."""
+    dtype, count, size = DTYPES[tensor.datatype], prod(tensor.shape), len(tensor.raw)
+    return size >= 4 * count and bool(count or not size) if dtype.hasobject else size == count * dtype.itemsize
+
+
 def pack(datatype: str, values: Any) -> bytes:
     """`raw` of numbers or strings that came typed (protobuf contents, JSON data, nested lists too).
 
-    Raises ValueError for a datatype that has no typed form (BF16) or values that are not of it.
+    Raises ValueError for a datatype that has no typed form (BF16) or values that are not of it: none is rounded, cut
+    or read as another kind.
     """
     if datatype == "BYTES":
-        flat = np.array(values, dtype=object).reshape(-1)
-        return pack_bytes(v.encode() if isinstance(v, str) else bytes(v) for v in flat)
+        return pack_bytes(_element(value) for value in np.array(values, dtype=object).reshape(-1))
     if datatype not in DTYPES or datatype == "BF16":
-        raise ValueError(f"{datatype}: has no typed form")
+        raise ValueError(f"{datatype[:40]!r}: has no typed form")
+    dtype = DTYPES[datatype]
     try:
-        return np.asarray(values, dtype=DTYPES[datatype]).tobytes()
+        array = np.asarray(values)
+        if array.size and array.dtype.kind not in KINDS[dtype.kind]:
+            array = np.asarray(values, object)  # integers of more than 64 bits, or no numbers at all
+            if not all(type(value) in (int, float) for value in array.reshape(-1)) or dtype.kind != "f":
+                raise ValueError(f"{datatype}: values that are not of it")
+        return _converted(array, dtype).tobytes()
     except (TypeError, OverflowError) as error:
         raise ValueError(f"{datatype}: {error}") from None
+
+
+def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    if (
+        dtype.kind in "iu"
+        and array.size
+        and not (np.iinfo(dtype).min <= int(array.min()) and int(array.max()) <= np.iinfo(dtype).max)
+    ):
+        raise ValueError(f"a value that {dtype} does not hold")
+    with np.errstate(over="ignore"):
+        return array.astype(dtype)
+
+
+def _element(value: Any) -> bytes:
+    """bytes(n) would be n zeros."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes):
+        return value
+    raise ValueError(f"BYTES: not a string but {type(value).__name__}")
 
 
 def pack_bytes(elements: Iterable[bytes]) -> bytes:

@@ -61,6 +61,7 @@ class WireClient:
         self._busy: dict[WireExchange, None] = {}  # in the order of sending
         self._aborted = False
         self.held = 0
+        self.answer_bytes_max = spec.load.answer_bytes_max
 
     @classmethod
     def encode(cls, spec: LoadSpec, payload: Tensors) -> Message:

@@ -13,12 +13,13 @@ from typing import Any, Final, NamedTuple, Protocol
 import gevent
 from gevent.monkey import get_original
 
-from loadproof_clients.records import CONNECTION, OK, UNKNOWN_NS, UNREADABLE
+from loadproof_clients.records import CONNECTION, OK, TOO_LARGE, UNKNOWN_NS, UNREADABLE
 from loadproof_clients.transport import Exchange
 
 READ, WRITE = 1, 2
 RECEIVED_BYTES: Final = 1 << 16  # at most, by one call; four times as much would cost 12 us more a call, in malloc
 HEAD_BYTES_MAX: Final = 1 << 16
+PIECE_BYTES: Final = 64  # what a piece of an answer costs here beside its bytes: many tiny ones are large, too
 Socket: Final = get_original("socket", "socket")  # gevent's own wraps each call in Python
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 Address = tuple[int, Any]  # family, and what connect() takes
@@ -26,6 +27,29 @@ Address = tuple[int, Any]  # family, and what connect() takes
 
 class Broken(Exception):
     """What came is not the protocol that it should be: the connection cannot go on."""
+
+    status = UNREADABLE
+
+
+class TooLarge(Broken):
+    """An answer is over its bound: it is not read on."""
+
+    status = TOO_LARGE
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(too_large(bytes_max))
+
+
+def too_large(bytes_max: int) -> str:
+    """What is said of such an answer, over every transport."""
+    return f"the answer is over load.max_answer_mb = {bytes_max / 1e6:g}"
+
+
+def digits(value: bytes, what: str) -> int:
+    """A header's number; raises Broken. int() raises ValueError for thousands of digits."""
+    if not value.isdigit() or len(value) > 18:
+        raise Broken(f"not a {what}: {value[:80]!r}")
+    return int(value)
 
 
 class Answer(NamedTuple):
@@ -39,7 +63,7 @@ class Answer(NamedTuple):
 class WireExchange(Exchange):
     """An Exchange and where it is on the wire; `done` is called with it once it ended."""
 
-    __slots__ = ("connection", "done", "headers", "http_status", "stream", "unsent", "window")
+    __slots__ = ("connection", "done", "head_size", "headers", "http_status", "size", "stream", "unsent", "window")
     answer: Answer  # where the status is OK
     unsent: memoryview  # of a large body over HTTP/2, and how much of it the peer takes
     window: int
@@ -50,7 +74,7 @@ class WireExchange(Exchange):
         self.pieces, self.piece_ns = [], []
         self.done = done
         self.connection: Connection | None = None
-        self.stream = self.http_status = 0
+        self.stream = self.http_status = self.size = self.head_size = 0
         self.headers: Mapping[bytes, bytes] = NO_HEADERS
 
     def body(self) -> bytes:
@@ -62,6 +86,7 @@ class Owner(Protocol):
     """What a connection reports to."""
 
     held: int  # requests until now that waited for one of the server's streams
+    answer_bytes_max: int
 
     def ended(self, exchange: WireExchange, received_ns: int) -> None:
         """It has an answer, or another status than OK and a message."""
@@ -180,7 +205,7 @@ class Connection:
         try:
             self.take(data, now_ns)
         except Broken as broken:
-            self._fail(now_ns, UNREADABLE, str(broken))
+            self._fail(now_ns, broken.status, str(broken))
 
     def _write(self, *pieces: Any) -> None:
         """In order; what the socket does not take now leaves when it does."""

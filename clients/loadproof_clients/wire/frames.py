@@ -22,6 +22,7 @@ DEFAULT_WINDOW: Final = (1 << 16) - 1
 DEFAULT_FRAME: Final = 1 << 14
 HEAD: Final = struct.Struct(">HBBBI")  # the first two are the size
 BLOCKS_MAX: Final = 100
+KNOWN_BYTES_MAX: Final = 1 << 10  # of a block that is remembered: a client may have ten thousand connections
 UNMET_STREAMS: Final = 100  # until the peer's limit is known: the least that RFC 9113 (6.5.2) recommends
 NO_TABLE: Final = b"\x20"  # first in the first block: nothing that we write is to be remembered (RFC 7541, 6.3)
 
@@ -102,11 +103,11 @@ class HeaderReader:
         before = self._table()
         try:
             headers = dict(self._decoder.decode(block, raw=True))
-        except hpack.HPACKError as error:
-            raise Broken(f"headers cannot be read: {error}") from None
+        except Exception as error:  # hpack's own, and what a hostile block has it run into
+            raise Broken(f"headers cannot be read: {str(error)[:200]}") from None
         if self._table() != before or len(self._known) >= BLOCKS_MAX:
             self._known.clear()
-        else:
+        elif len(block) <= KNOWN_BYTES_MAX:
             self._known[block] = headers
         return headers
 

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from loadproof_clients.records import GRPC_CODES, ID_HEADER, OK
 from loadproof_clients.spec import LoadSpec
+from loadproof_clients.transport import MESSAGE_MAX
 from loadproof_clients.wire.client import Message, WireClient
 from loadproof_clients.wire.connection import Answer
 from loadproof_clients.wire.frames import literal, text
@@ -62,7 +63,8 @@ class GrpcClient(WireClient):
             return OK, ""
         if code is not None and code.isdigit():
             message = unquote(answer.headers.get(b"grpc-message", b"").decode("latin-1"))
-            return int(code) if int(code) in GRPC_CODES.values() else GRPC_CODES["UNKNOWN"], message
+            known = len(code) <= 2 and int(code) in GRPC_CODES.values()
+            return int(code) if known else GRPC_CODES["UNKNOWN"], message[:MESSAGE_MAX]
         status = answer.http_status
         return GRPC_CODES[OF_HTTP.get(status, "UNKNOWN")], f"HTTP status {status} without a gRPC status"
 

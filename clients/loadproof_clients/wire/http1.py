@@ -8,7 +8,17 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from loadproof_clients.records import UNKNOWN_NS
-from loadproof_clients.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Owner, WireExchange
+from loadproof_clients.wire.connection import (
+    HEAD_BYTES_MAX,
+    PIECE_BYTES,
+    Answer,
+    Broken,
+    Connection,
+    Owner,
+    TooLarge,
+    WireExchange,
+    digits,
+)
 
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?")
 CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
@@ -37,13 +47,11 @@ def read_head(block: bytes) -> Head:
     if coding not in (b"identity", b"chunked") or status == 101:
         raise Broken("a coding or a protocol that was not asked for")
     length = headers.get(b"content-length")
-    if length is not None and not length.isdigit():
-        raise Broken(f"not a length: {length[:80]!r}")
     options = [option.strip() for option in headers.get(b"connection", b"").lower().split(b",")]
     return Head(
         status,
         headers,
-        0 if status in NO_BODY else None if length is None else int(length),
+        0 if status in NO_BODY else None if length is None else digits(length, "length"),
         coding == b"chunked" and status not in NO_BODY,
         b"close" not in options and (matched[1] == b"1" or b"keep-alive" in options),
     )
@@ -68,43 +76,52 @@ class Chunks:
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self._data = bytearray()  # all that came, and where the next chunk begins
-        self._at = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of all that was fed."""
-        return len(self._data)
+        self._data = bytearray()  # what came of the next chunk
+        self.left = 0  # bytes that came after the body's end
 
     def take(self) -> list[bytes]:
         """The chunks that came whole since the last call."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
-    def feed(self, data: bytes) -> int | None:
-        """How many bytes of all that was fed are the body, once its end has come; raises Broken."""
+    def feed(self, data: bytes) -> bool:
+        """Whether the body's end has come; raises Broken."""
         self._data += data
-        while True:
-            end = self._data.find(b"\r\n", self._at, self._at + HEAD_BYTES_MAX)
-            if end < 0:
-                if len(self._data) - self._at >= HEAD_BYTES_MAX:
-                    raise Broken("a chunk without a size")
-                return None
-            matched = CHUNK_SIZE.fullmatch(self._data, self._at, end)
-            if not matched:
-                raise Broken(f"not a chunk's size: {bytes(self._data[self._at : end])[:80]!r}")
-            size, begin = int(matched[1], 16), end + 2
-            if not size:
-                return self._end(end)
-            if len(self._data) < begin + size + 2:
-                return None
-            if self._data[begin + size : begin + size + 2] != b"\r\n":
-                raise Broken("a chunk longer than its size")
-            self._pieces.append(bytes(self._data[begin : begin + size]))
-            self._at = begin + size + 2
+        at, end = 0, None
+        while (found := self._next(at)) is not None:
+            at, is_last = found
+            if is_last:
+                end = self._end(at)
+                break
+        if end is None:
+            del self._data[:at]
+            return False
+        self.left = len(self._data) - end
+        return True
+
+    def _next(self, at: int) -> tuple[int, bool] | None:
+        """Where the chunk at `at` ends, or that it is the last one, at the end of its line; None: it is not whole."""
+        end = self._data.find(b"\r\n", at, at + HEAD_BYTES_MAX)
+        if end < 0:
+            if len(self._data) - at >= HEAD_BYTES_MAX:
+                raise Broken("a chunk without a size")
+            return None
+        matched = CHUNK_SIZE.fullmatch(self._data, at, end)
+        if not matched:
+            raise Broken(f"not a chunk's size: {bytes(self._data[at:end])[:80]!r}")
+        size, begin = int(matched[1], 16), end + 2
+        if not size:
+            return at, True
+        if len(self._data) < begin + size + 2:
+            return None
+        if self._data[begin + size : begin + size + 2] != b"\r\n":
+            raise Broken("a chunk longer than its size")
+        self._pieces.append(bytes(self._data[begin : begin + size]))
+        return begin + size + 2, False
 
     def _end(self, at: int) -> int | None:
-        """The end of the trailers, which are not read; `at` is the end of the last chunk's line."""
+        """The end of the trailers, which are not read; `at` is the begin of the last chunk's line."""
+        at = self._data.index(b"\r\n", at)
         if self._data[at + 2 : at + 4] == b"\r\n":
             return at + 4
         end = self._data.find(b"\r\n\r\n", at, at + HEAD_BYTES_MAX)
@@ -154,7 +171,12 @@ class Http1(Connection):
                 self._early = data
                 return
             head, self._early, data = read_head(data[:end]), b"", data[end + 4 :]
+            exchange.head_size += end + 4
+            if exchange.head_size > HEAD_BYTES_MAX:
+                raise Broken("interim answers without an end")
             if head.status >= 200:
+                if head.length is not None and head.length > self._owner.answer_bytes_max:
+                    raise TooLarge(self._owner.answer_bytes_max)
                 self._head = head
                 self._left = head.length or 0
                 self._chunks = Chunks() if head.is_chunked else None
@@ -168,16 +190,20 @@ class Http1(Connection):
             return
         is_whole, is_clean = False, True
         pieces = [data] if data else []
+        exchange.size += len(data)  # with all that frames it: what never ends is too large
         if self._chunks:
-            end = self._chunks.feed(data)
+            is_whole = self._chunks.feed(data)
             pieces = self._chunks.take()
-            is_whole, is_clean = end is not None, end == self._chunks.size
+            is_clean = not self._chunks.left
+            exchange.size += PIECE_BYTES * len(pieces)
         elif head.length is not None:
             left = self._left
             self._left -= len(data)
             is_whole, is_clean = len(data) >= left, len(data) == left
             if len(data) > left:
                 pieces = [data[:left]] if left else []
+        if exchange.size > self._owner.answer_bytes_max + HEAD_BYTES_MAX and not is_whole:
+            raise TooLarge(self._owner.answer_bytes_max)
         exchange.pieces += pieces
         exchange.piece_ns += [now_ns] * len(pieces)
         if is_whole:

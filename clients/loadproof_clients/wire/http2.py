@@ -8,7 +8,17 @@ from typing import Final
 
 from loadproof_clients.records import CONNECTION, OK, UNKNOWN_NS
 from loadproof_clients.wire import frames
-from loadproof_clients.wire.connection import HEAD_BYTES_MAX, Answer, Broken, Connection, Owner, WireExchange
+from loadproof_clients.wire.connection import (
+    HEAD_BYTES_MAX,
+    PIECE_BYTES,
+    Answer,
+    Broken,
+    Connection,
+    Owner,
+    TooLarge,
+    WireExchange,
+    digits,
+)
 from loadproof_clients.wire.frames import (
     DATA,
     END_HEADERS,
@@ -26,7 +36,14 @@ GREETING: Final = (
     + frames.settings({frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: frames.WINDOW_MAX})
     + frames.window_update(frames.WINDOW_MAX - frames.DEFAULT_WINDOW)
 )
+REPLIES_MAX: Final = 10_000  # pieces that wait to be sent
 BATCH_BYTES: Final = 1 << 20  # of large bodies, cut into frames at once
+
+
+class Refused(Broken):
+    """The server ended a stream; the connection goes on."""
+
+    status = CONNECTION
 
 
 class Http2(Connection):
@@ -52,6 +69,8 @@ class Http2(Connection):
         self._block: tuple[int, int, bytes] | None = None  # flags, stream and begin of a header block that goes on
         self._taken = 0  # of the connection's window, since it was refilled
         self._now_ns = 0  # when the bytes that are being read came
+        # with the prefix of a message, and what HTTP/2 frames it by
+        self._bytes_max = owner.answer_bytes_max + owner.answer_bytes_max // 100 + HEAD_BYTES_MAX
         self._write(GREETING)
 
     @staticmethod
@@ -183,7 +202,14 @@ class Http2(Connection):
         if exchange is None:
             self._check_known(number)
             return
-        exchange.pieces.append(frames.unpadded(flags & PADDED, payload) if flags & PADDED else payload)
+        if flags & PADDED:
+            payload = frames.unpadded(PADDED, payload)
+        exchange.size += len(payload) + PIECE_BYTES
+        if exchange.size > self._bytes_max:
+            self._reset(number)
+            self._fail_stream(exchange, TooLarge(self._owner.answer_bytes_max), ended)
+            return
+        exchange.pieces.append(payload)
         exchange.piece_ns.append(self._now_ns)
         if flags & END_STREAM:
             self._finish(exchange, ended)
@@ -199,9 +225,11 @@ class Http2(Connection):
             return
         if exchange.first_byte_ns == UNKNOWN_NS:
             exchange.first_byte_ns = self._now_ns
-        status = headers.get(b":status", b"")
-        if status.isdigit():
-            exchange.http_status = int(status)
+        exchange.head_size += len(block) + PIECE_BYTES
+        if exchange.head_size > HEAD_BYTES_MAX:
+            raise Broken("interim answers without an end")
+        if (status := headers.get(b":status")) is not None:
+            exchange.http_status = digits(status, "status")
         exchange.headers = headers  # in the end the trailers
         if flags & END_STREAM:
             self._finish(exchange, ended)
@@ -226,15 +254,16 @@ class Http2(Connection):
         if number >= self._next or number % 2 == 0:
             raise Broken("a frame of a stream that was not opened")
 
-    def _fail_stream(self, exchange: WireExchange, message: str, ended: list[WireExchange]) -> None:
-        exchange.status, exchange.message = CONNECTION, message
+    def _fail_stream(self, exchange: WireExchange, why: Broken, ended: list[WireExchange]) -> None:
+        exchange.status, exchange.message = why.status, str(why)
+        exchange.pieces.clear()
         ended.append(exchange)
         self._forget(exchange.stream)
 
     def _reset_came(self, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         code, exchange = frames.number(payload), self._streams.get(number)
         if exchange:
-            self._fail_stream(exchange, f"the server reset the stream (error {code})", ended)
+            self._fail_stream(exchange, Refused(f"the server reset the stream (error {code})"), ended)
         else:
             self._check_known(number)
 
@@ -254,7 +283,7 @@ class Http2(Connection):
                 self._frame_max = value
             elif name in (frames.INITIAL_WINDOW_SIZE, frames.MAX_FRAME_SIZE):
                 raise Broken("a setting that is not allowed")
-        self._write(frame(frames.SETTINGS, frames.ACK, 0))
+        self._reply(frame(frames.SETTINGS, frames.ACK, 0))
         self._admit()
         self._drained()
 
@@ -262,7 +291,13 @@ class Http2(Connection):
         if len(payload) != 8:
             raise Broken("a ping of a wrong size")
         if not flags & frames.ACK:
-            self._write(frame(frames.PING, frames.ACK, 0, payload))
+            self._reply(frame(frames.PING, frames.ACK, 0, payload))
+
+    def _reply(self, data: bytes) -> None:
+        """What was asked for; a peer that asks and does not read would have it collect here without an end."""
+        if len(self._unsent) >= REPLIES_MAX:
+            raise Broken("pings or settings, and their answers are not read")
+        self._write(data)
 
     def _goaway_came(self, flags: int, number: int, payload: bytes, ended: list[WireExchange]) -> None:
         """Streams after the last that the server names are refused, those that wait go elsewhere; the others go on."""
@@ -271,7 +306,7 @@ class Http2(Connection):
         self._leave()
         refused = [exchange for number, exchange in self._streams.items() if number > last]
         for exchange in refused:
-            self._fail_stream(exchange, "the server goes away", ended)
+            self._fail_stream(exchange, Refused("the server goes away"), ended)
         for exchange, (head, body) in waiting.items():
             self._owner.place(exchange, head, body)
         if not self._streams:
