@@ -17,6 +17,7 @@ def notes(facts: Facts, run: RunSummary, calibration: Calibration | None) -> lis
     uncalibrated = headroom.note(calibration, run.load) if run.complete else None
     return [
         *facts.get("notes", []),
+        *(f"A bound on what a server may answer was met: {met}." for met in facts.get("bounds_met", [])),
         *_answers(facts, run),
         *_audit(run),
         *_witnesses(facts, run),

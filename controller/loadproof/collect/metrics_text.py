@@ -13,7 +13,13 @@ import json
 import re
 from collections.abc import Mapping
 
+from loadproof.collect.pages import BoundMet
+
 Series = tuple[str, str]  # sample name; labels as JSON with sorted keys
+
+# Of a page's wanted lines. A run's samples name their series by 16 bits: two pages' and the machine's fit.
+SERIES_MAX = 12_000
+LINE_CHARACTERS_MAX = 4096
 
 _SERIES = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{(.*)\})?\s*")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,\s*|$)')
@@ -24,11 +30,15 @@ _ESCAPED = re.compile(r"\\(.)")
 def parse(text: str, wanted: str | tuple[str, ...] = "") -> dict[Series, float]:
     """The samples whose names begin with one of `wanted`, under the names that they have on the page.
 
-    ValueError: not that format.
+    ValueError: not that format, or (BoundMet) more than SERIES_MAX of them, or a line of over LINE_CHARACTERS_MAX.
     """
-    found = {}
+    found: dict[Series, float] = {}
     for line in text.splitlines():
         if line.startswith(wanted) and line and line[0] != "#":
+            if len(found) >= SERIES_MAX:
+                raise BoundMet(f"the page has more than {SERIES_MAX:,} series")
+            if len(line) > LINE_CHARACTERS_MAX:
+                raise BoundMet(f"a line of the page is over {LINE_CHARACTERS_MAX:,} characters")
             try:
                 series, value = line.rsplit(None, 1)
                 found[_series(series)] = float(value)
@@ -59,7 +69,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=2 * SERIES_MAX)
 def _series(text: str) -> Series:
     match = _SERIES.fullmatch(text)
     if match is None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-import urllib.request
 from array import array
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from loadproof.collect import pages
 from loadproof.collect.machine import Machine
-from loadproof.collect.metrics_text import Series, parse
+from loadproof.collect.metrics_text import SERIES_MAX, Series, parse
 from loadproof.rundir import SAMPLES
 from loadproof_server.dataplane import metric_names
 
@@ -54,12 +53,9 @@ COUNTERS = (
     metric_names.REQUESTS_SUCCESS,
 )
 
-TIMEOUT_S = 5
-ANSWER_BYTES_MAX = 16 << 20
+TIMEOUT_S = 5  # of a whole scrape
+ANSWER_BYTES_MAX = pages.PAGE_BYTES_MAX
 FAILURES_MAX = 1000
-
-# The environment's proxies are not for a run's own measurement.
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,10 @@ class Scraper:
     def __init__(self, urls: Mapping[str, str | None], machine: Machine | None = None) -> None:
         """`urls`: the page of "server" and of "balancer", None where there is none; `machine` is read with them."""
         self.failures: list[Failure] = []
+        self.bounds_met: dict[str, None] = {}
         self._machine = machine
         self._urls = {source: url for source, url in urls.items() if url}
-        self._times_ns: dict[tuple[str, Series], array[int]] = defaultdict(lambda: array("q"))
-        self._values: dict[tuple[str, Series], array[float]] = defaultdict(lambda: array("d"))
+        self._seen: dict[str, _Seen] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -123,22 +119,20 @@ class Scraper:
     def table(self, t0_monotonic_ns: int) -> pa.Table:
         """The samples as rundir.SAMPLES, by time; all of one scrape have the time of its middle, in seconds from T0."""
         with self._lock:
-            parts = [
-                rows(source, series, times_ns, t0_monotonic_ns, self._values[source, series])
-                for (source, series), times_ns in self._times_ns.items()
-            ]
+            parts = [seen.table(source, t0_monotonic_ns) for source, seen in self._seen.items()]
         return pa.concat_tables([SAMPLES.empty_table(), *parts]).unify_dictionaries().sort_by("time")
 
     def _scrape(self, source: str, url: str) -> Mapping[Series, float] | None:
         start_ns = time.monotonic_ns()
         try:
-            with _open(url, timeout=TIMEOUT_S) as answer:
-                page = answer.read(ANSWER_BYTES_MAX + 1)
-            if len(page) > ANSWER_BYTES_MAX:
-                raise ValueError(f"the page is over {ANSWER_BYTES_MAX} bytes")
+            status, page = pages.fetch(url, TIMEOUT_S, bytes_max=ANSWER_BYTES_MAX)
+            if status != 200:
+                raise ValueError(f"HTTP status {status}")
             seen_ns = (start_ns + time.monotonic_ns()) // 2
             samples = parse(page.decode(), WANTED[source])
-        except (OSError, ValueError, HTTPException) as error:
+        except pages.ERRORS as error:
+            if isinstance(error, pages.BoundMet):
+                self.bounds_met[f"{url}: {error}"] = None
             if len(self.failures) < FAILURES_MAX:
                 self.failures.append(Failure(start_ns, source, f"{url}: {error}"))
             return None
@@ -147,9 +141,9 @@ class Scraper:
 
     def _keep(self, source: str, seen_ns: int, samples: Mapping[Series, float]) -> None:
         with self._lock:
-            for series, value in samples.items():
-                self._times_ns[source, series].append(seen_ns)
-                self._values[source, series].append(value)
+            seen = self._seen.setdefault(source, _Seen())
+            for what in seen.take(seen_ns, samples):
+                self.bounds_met[f"{source}: {what}"] = None
 
     def _run(self, t0_monotonic_ns: int, edges_s: Sequence[float], interval_s: float) -> None:
         while True:
@@ -159,6 +153,50 @@ class Scraper:
             if self._stopped.wait(next_s - now_s):
                 return
             self.scrape()
+
+
+class _Seen:
+    """The samples of one source: three numbers each, and every series once."""
+
+    def __init__(self) -> None:
+        self._series: dict[Series, int] = {}
+        self._number, self._time_ns, self._value = array("l"), array("q"), array("d")
+
+    def take(self, time_ns: int, samples: Mapping[Series, float]) -> set[str]:
+        """Keeps them; what was left out."""
+        left_out = set()
+        for series, value in samples.items():
+            number = self._series.get(series)
+            if number is None and len(self._series) < SERIES_MAX:
+                number = self._series[series] = len(self._series)
+            if number is None:
+                left_out.add(f"more than {SERIES_MAX:,} series in all: the later ones are left out")
+                continue
+            if not math.isfinite(value):
+                left_out.add("values that are not finite: they are left out")
+                continue
+            self._number.append(number)
+            self._time_ns.append(time_ns)
+            self._value.append(value)
+        return left_out
+
+    def table(self, source: str, t0_ns: int) -> pa.Table:
+        """As rundir.SAMPLES."""
+        numbers = np.array(self._number, np.int16)
+        time_s = (np.array(self._time_ns, np.int64) - t0_ns) / 1e9
+        texts = [
+            _named(np.zeros(len(numbers), np.int16), [source]),
+            *(_named(numbers, parts) for parts in zip(*self._series, strict=True)),
+        ]
+        texts = texts if self._series else [_named(numbers, []) for _ in range(3)]
+        return pa.table([*texts, time_s, np.array(self._value, np.float64)], schema=SAMPLES)
+
+
+def _named(numbers: NDArray[np.int16], texts: Sequence[str]) -> pa.DictionaryArray:
+    """`texts[number]` for each number; of texts that are alike the first stands for all."""
+    own = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    places = np.array([own[text] for text in texts], np.int16)
+    return pa.DictionaryArray.from_arrays(places[numbers], list(own))
 
 
 def rows(

@@ -1,13 +1,15 @@
 """What the controller asks a model server over REST: what the row of its API says, and OVMS's own surface.
 
-An answer that does not come, or cannot be read, is None: a server need not have every path.
+An answer that does not come, or cannot be read, is None: a server need not have every path. `note` is told where an
+answer met a bound: it goes into run.json, and from there into reports, so that size and depth are bounded here.
 """
 
 from __future__ import annotations
 
 import json
 import urllib.parse
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from loadproof.launch import http
 from loadproof_clients.apis import Api
@@ -17,25 +19,27 @@ _LIVE = "/v2/health/live"
 _STATUS = "/v1/config"
 _RELOAD = "/v1/config/reload"
 
+DEPTH_MAX: Final = 32  # of JSON, which is written to run.json again
+Note = Callable[[str], object]
 
-def is_model_ready(rest: str, api: Api, model: str) -> bool:
+
+def is_model_ready(rest: str, api: Api, model: str, note: Note = str) -> bool:
     """Whether the model can be asked at the REST address `rest` (host:port)."""
-    body = http.get(_url(rest, api.questions.model_ready, model))
+    body = http.get(_url(rest, api.questions.model_ready, model), note)
     return body is not None and _filled(api.questions.ready_text, model) in body
 
 
-def about_server(rest: str, api: Api) -> dict[str, str] | None:
+def about_server(rest: str, api: Api, note: Note = str) -> dict[str, str] | None:
     """The `name` and `version` that the server gives itself, 200 characters of each at most."""
-    try:
-        answer = json.loads((api.questions.server and http.get(_url(rest, api.questions.server))) or "null")
-        return {name: str(answer[name])[:200] for name in ("name", "version")}
-    except (ValueError, TypeError, KeyError):
+    answer = _json(_url(rest, api.questions.server), note) if api.questions.server else None
+    if not isinstance(answer, dict) or not {"name", "version"} <= answer.keys():
         return None
+    return {name: str(answer[name])[:200] for name in ("name", "version")}
 
 
-def about_model(rest: str, api: Api, model: str) -> Any:
+def about_model(rest: str, api: Api, model: str, note: Note = str) -> Any:
     """The model's inputs and outputs as the API describes them (JSON)."""
-    return _json(_url(rest, api.questions.model, model)) if api.questions.model else None
+    return _json(_url(rest, api.questions.model, model), note) if api.questions.model else None
 
 
 def send_probe(rest: str, api: Api, model: str, request_id: str) -> None:
@@ -48,9 +52,9 @@ def is_live(rest: str) -> bool:
     return http.get(f"http://{rest}{_LIVE}") is not None
 
 
-def model_status(rest: str, model: str) -> Any:
+def model_status(rest: str, model: str, note: Note = str) -> Any:
     """The model's entry in OVMS's configuration status: `{"model_version_status": [...]}`."""
-    config = _json(f"http://{rest}{_STATUS}")
+    config = _json(f"http://{rest}{_STATUS}", note)
     return config.get(model) if isinstance(config, dict) else None
 
 
@@ -67,8 +71,32 @@ def _filled(text: str, model: str) -> str:
     return text.replace("{model}", model)
 
 
-def _json(url: str) -> Any:
+def _json(url: str, note: Note) -> Any:
     try:
-        return json.loads(http.get(url) or "null")
+        answer = json.loads(http.get(url, note) or "null", parse_constant=_no_number)
+        if _depth(answer) <= DEPTH_MAX:
+            return answer
     except ValueError:
         return None
+    except RecursionError:
+        pass
+    note(f"{url}: JSON of more than {DEPTH_MAX} levels")
+    return None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects, counted up to one over DEPTH_MAX."""
+    depth, level = 0, [value]
+    while depth <= DEPTH_MAX and (level := [one for each in level for one in _inside(each)]):
+        depth += 1
+    return depth
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

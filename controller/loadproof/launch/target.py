@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from loadproof.errors import LoadproofError
@@ -30,6 +30,7 @@ class Target:
     rest: str | None
     metrics_url: str | None
     component: Component | None = None
+    bounds_met: dict[str, None] = field(default_factory=dict)  # what it was asked and answered too slowly, or too much
 
     def address(self, protocol: str) -> str:
         """host:port for `grpc` or `rest`; the plan has made sure that there is one."""
@@ -51,7 +52,7 @@ class Target:
 
     def about(self) -> dict[str, str] | None:
         """The `name` and `version` that the server gives itself; None: not known."""
-        return questions.about_server(self.rest, self.api) if self.rest else None
+        return questions.about_server(self.rest, self.api, self._note) if self.rest else None
 
     def served(self) -> dict[str, Any] | None:
         """What the server says of the model: its `metadata`, by the API, and its versions' `status`, as OVMS has it.
@@ -61,8 +62,8 @@ class Target:
         if self.rest is None:
             return None
         return {
-            "metadata": questions.about_model(self.rest, self.api, self.model),
-            "status": questions.model_status(self.rest, self.model),
+            "metadata": questions.about_model(self.rest, self.api, self.model, self._note),
+            "status": questions.model_status(self.rest, self.model, self._note),
         }
 
     def pids(self) -> list[int] | None:
@@ -74,5 +75,8 @@ class Target:
 
     def _serves(self) -> bool:
         if self.rest:
-            return questions.is_model_ready(self.rest, self.api, self.model)
+            return questions.is_model_ready(self.rest, self.api, self.model, self._note)
         return refusal(self.address("grpc"), timeout_s=2) is None
+
+    def _note(self, text: str) -> None:
+        self.bounds_met[text] = None

@@ -119,6 +119,10 @@ def _facts(seen: Observations, tally: Tally | None) -> dict[str, Any]:
         "workers": workers,
         "events": seen.events,
         "notes": [*_scrape_notes(seen), *notes],
+        "bounds_met": [
+            *(seen.scraper.bounds_met if seen.scraper else ()),
+            *(seen.server.target.bounds_met if seen.server else ()),
+        ],
         "server": _server(seen.server),
         "balancer": _component(seen.balancer.component) if seen.balancer else None,
         "ceiling": seen.ceiling,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -132,3 +134,24 @@ def test_following_scrapes_at_intervals_and_at_the_edges_until_the_end(pages: Pa
     time.sleep(0.5)
     assert pages.served == served
     assert scraper.failures == []
+
+
+def test_ctrl_c_does_not_wait_for_a_page_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`stop` finishes the scrape under way: it has a time in all, however many bytes come."""
+    monkeypatch.setattr(scrape, "TIMEOUT_S", 1)
+
+    def dribble() -> None:
+        with listener.accept()[0] as sock, contextlib.suppress(OSError):
+            for _ in range(300):
+                sock.sendall(b"H")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=dribble, daemon=True).start()
+        scraper = Scraper({"server": f"http://127.0.0.1:{listener.getsockname()[1]}/metrics"})
+        scraper.follow(time.monotonic_ns(), interval_s=0.1)
+        time.sleep(0.5)
+        began_s = time.monotonic()
+        scraper.stop()
+        assert time.monotonic() - began_s < 3
+    assert "not whole when its time was over" in next(iter(scraper.bounds_met))
