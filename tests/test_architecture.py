@@ -39,8 +39,8 @@ ORDER = {  # of each package the rooms, lowest first
         *("kserve", "transports", "load", "audit", "prepare"),
     ),
     "loadproof": (
-        *("errors", "lock", "shipped", "hardware", "environment", "sections", "plan", "facts", "rundir", "analyse"),
-        *("report", "compare"),
+        *("errors", "escapes", "lock", "shipped", "hardware", "environment", "sections", "plan", "facts", "rundir"),
+        *("analyse", "report", "compare"),
         *("models", "reference", "collect", "launch", "calibration", "progress", "run", "campaign", "doctor"),
         *("commands", "cli"),
     ),

@@ -81,10 +81,12 @@ def _complain(message: str, detail: str = "") -> None:
         from rich.console import Console
         from rich.markup import escape
 
+        from loadproof import escapes
+
         errors = Console(stderr=True, highlight=False, soft_wrap=True)
-        errors.print(f"[bold red]error:[/] {escape(message)}")
+        errors.print(f"[bold red]error:[/] {escape(escapes.terminal(message))}")
         if detail:
-            errors.print(detail, markup=False, style="dim")
+            errors.print(escapes.terminal(detail), markup=False, style="dim")
     except (ImportError, MemoryError):
         print(f"error: {message}", file=sys.stderr)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from loadproof import escapes
 from loadproof_clients.spec import Measure
 
 Event = dict[str, Any]
@@ -91,7 +92,7 @@ class View:
 
     def _title(self, text: str) -> str:
         which = f"run {self._number}/{self._runs} " if self._runs > 1 else ""
-        return f"{which}[bold]{escape(self._name)}[/]: {text}"
+        return f"{which}[bold]{escape(escapes.terminal(self._name))}[/]: {escape(escapes.terminal(text))}"
 
     def _show(self, text: str, total: float | None, done: float | None, figures: str) -> None:
         with contextlib.suppress(OSError):

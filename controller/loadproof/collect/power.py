@@ -6,22 +6,20 @@ import json
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from loadproof.collect import pages
 from loadproof.rundir import SAMPLES
 from loadproof.sections import Power
 
 INTERVAL_S: Final = 1.0
 TIMEOUT_S: Final = 5
 ANSWER_BYTES_MAX: Final = 1 << 20
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 class PowerMeter:
@@ -94,7 +92,7 @@ class PowerMeter:
                 name = f"{prefix}energy_uj"
             else:
                 found, name = {"meter": _ask(self._power)}, f"{prefix}watts"
-        except (OSError, ValueError, KeyError, HTTPException) as error:
+        except (*pages.ERRORS, KeyError, TypeError, RecursionError) as error:
             self.problem = f"a reading failed: {error}"
             return False
         at_ns = (begun_ns + time.monotonic_ns()) // 2
@@ -122,8 +120,7 @@ def _zones(root: Path) -> dict[str, tuple[Path, float]]:
 def _ask(power: Power) -> float:
     """The watts that the query gives now; ValueError or KeyError where it gives none."""
     url = f"{str(power.url).rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': power.query})}"
-    with _open(url, timeout=TIMEOUT_S) as answer:
-        said = json.loads(answer.read(ANSWER_BYTES_MAX))
+    said = json.loads(pages.fetch(url, TIMEOUT_S, bytes_max=ANSWER_BYTES_MAX)[1])
     series = said["data"]["result"]
     if not series:
         raise ValueError(f"the query gives no series: {power.query}")

@@ -9,6 +9,9 @@ from xml.etree import ElementTree
 from loadproof.compare import texts
 from loadproof.compare.comparison import Comparison, Pair
 from loadproof.compare.gates import Judged
+from loadproof.escapes import markdown as escaped
+from loadproof.escapes import markdown_code as code
+from loadproof.escapes import xml
 from loadproof.report import display
 
 MARKS: Final = {"better": "🟢", "kept": "🟢", "worse": "🔴", "broken": "🔴", "no evidence": "⚪"}
@@ -24,19 +27,22 @@ def markdown(comparisons: Sequence[Comparison], judged: Sequence[Judged]) -> str
 
 def _markdown(comparison: Comparison, gates: Sequence[Judged], judged: Sequence[Judged]) -> str:
     before, after = comparison.before, comparison.after
-    blocks = [f"### Loadproof: `{after.name}` beside `{before.name}`", "\n".join(map(_line, comparison.pairs))]
+    blocks = [f"### Loadproof: {code(after.name)} beside {code(before.name)}", "\n".join(map(_line, comparison.pairs))]
     if gates:
         rows = [
-            [f"{MARKS[one.state]} {one.state}", f"`{one.gate.text}`", one.pair.name, texts.gate(one)] for one in gates
+            [f"{MARKS[one.state]} {one.state}", code(one.gate.text), escaped(one.pair.name), texts.gate(one)]
+            for one in gates
         ]
         blocks.append(_table(["gate", "", "run", f"change ({texts.confidence(comparison)} bounds)"], rows))
-    blocks += [f"> {warning}" for warning in dict.fromkeys(texts.warnings(comparison, judged))]
+    blocks += [f"> {escaped(warning)}" for warning in dict.fromkeys(texts.warnings(comparison, judged))]
     head = ["", "A", "B", "change", f"{texts.confidence(comparison)} bounds"]
-    details = [f"A: `{before.name}`, {texts.side(before)}. B: `{after.name}`, {texts.side(after)}."]
+    details = [
+        f"A: {code(before.name)}, {escaped(texts.side(before))}. B: {code(after.name)}, {escaped(texts.side(after))}."
+    ]
     for pair in comparison.pairs:
-        details += [f"**{_cell(pair.name)}**, {texts.units(pair)}", _table(head, _metrics(pair))]
+        details += [f"**{escaped(pair.name)}**, {texts.units(pair)}", _table(head, _metrics(pair))]
     if comparison.differences:
-        rows = [[row.name, row.before, row.after] for row in comparison.differences]
+        rows = [[escaped(text) for text in (row.name, row.before, row.after)] for row in comparison.differences]
         details.append(_table(["differs", "A", "B"], rows))
     blocks.append("<details><summary>All metrics, and what differs</summary>")
     return "\n\n".join([*blocks, *details, "</details>"])
@@ -44,7 +50,7 @@ def _markdown(comparison: Comparison, gates: Sequence[Judged], judged: Sequence[
 
 def _line(pair: Pair) -> str:
     mark = MARKS[pair.verdict] if pair.is_sound else MARKS["broken"]
-    return f"- {mark} **{texts.verdict(pair)}** {_cell(pair.name)}: {texts.why(pair)}; {texts.units(pair)}"
+    return f"- {mark} **{texts.verdict(pair)}** {escaped(pair.name)}: {texts.why(pair)}; {texts.units(pair)}"
 
 
 def _metrics(pair: Pair) -> list[list[str]]:
@@ -55,12 +61,9 @@ def _metrics(pair: Pair) -> list[list[str]]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *([_cell(text) for text in row] for row in rows)]
+    """`rows` are markdown already."""
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def junit(comparisons: Sequence[Comparison], judged: Sequence[Judged]) -> str:
@@ -71,7 +74,9 @@ def junit(comparisons: Sequence[Comparison], judged: Sequence[Judged]) -> str:
     """
     root = ElementTree.Element("testsuites", name="loadproof compare")
     for comparison in comparisons:
-        suite = ElementTree.SubElement(root, "testsuite", name=f"{comparison.after.name} / {comparison.before.name}")
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=xml(f"{comparison.after.name} / {comparison.before.name}")
+        )
         gates = [one for one in judged if one.comparison is comparison]
         for one in gates:
             _case(suite, f"{one.gate.text} {one.pair.name}", one.pair, _OUTCOMES[one.state], texts.gate(one))
@@ -84,10 +89,10 @@ def junit(comparisons: Sequence[Comparison], judged: Sequence[Judged]) -> str:
 
 
 def _case(suite: ElementTree.Element, name: str, pair: Pair, outcome: str | None = None, message: str = "") -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname="loadproof.compare", name=name)
-    said = f"{texts.verdict(pair)}: {texts.why(pair)}; {texts.units(pair)}"
+    case = ElementTree.SubElement(suite, "testcase", classname="loadproof.compare", name=xml(name))
+    said = xml(f"{texts.verdict(pair)}: {texts.why(pair)}; {texts.units(pair)}")
     if not pair.is_sound:
         ElementTree.SubElement(case, "error", message=said)
     elif outcome:
-        ElementTree.SubElement(case, outcome, message=message)
+        ElementTree.SubElement(case, outcome, message=xml(message))
     ElementTree.SubElement(case, "system-out").text = said

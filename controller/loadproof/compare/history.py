@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadproof import analyse
+from loadproof import analyse, escapes
 from loadproof.analyse import statistics
 from loadproof.analyse.sweet_spot import plain_name
 from loadproof.compare import intervals, sides, texts
@@ -68,7 +68,9 @@ def history(directory: Path, metric: str) -> tuple[list[Series], list[str]]:
 def show(series: Sequence[Series], metric: str, console: Console) -> None:
     """A table for each series; the chart's columns take what the terminal has left."""
     for one in series:
-        console.print(Text.assemble((one.name, "bold"), f"  {metric}  ", (_sparkline(one.points), "cyan")))
+        console.print(
+            Text.assemble((escapes.terminal(one.name), "bold"), f"  {metric}  ", (_sparkline(one.points), "cyan"))
+        )
         console.print(_table(one.points, metric, console.width))
         console.print()
 
@@ -90,7 +92,7 @@ def _table(points: Sequence[Point], metric: str, width: int) -> Table:
         table.add_column(_scale(min(values), max(values), room), no_wrap=True)
     for point, change, word in zip(points, changes, evidence, strict=True):
         row = [
-            Text(point.created.replace("T", " ")[:16]),
+            Text(escapes.terminal(point.created.replace("T", " ")[:16])),
             Text(str(len(point.values)), "" if len(point.values) == point.runs else "red"),
             Text(display.figure(point.middle), "bold"),
             Text(texts.change(change) if change else ""),

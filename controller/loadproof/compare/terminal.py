@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from loadproof import escapes
 from loadproof.compare import texts
 from loadproof.compare.comparison import Comparison, Pair
 from loadproof.compare.gates import Judged
@@ -42,7 +43,11 @@ def show(comparisons: Sequence[Comparison], judged: Sequence[Judged], console: C
             if one.comparison is comparison:
                 _gate(one, console, named=len(comparison.pairs) > 1)
         for warning in dict.fromkeys(texts.warnings(comparison, judged)):
-            console.print(Text.assemble(("warning: ", "yellow"), warning))
+            console.print(Text.assemble(("warning: ", "yellow"), _text(warning)))
+
+
+def _text(words: str, style: str = "") -> Text:
+    return Text(escapes.terminal(words), style)
 
 
 def _sides(comparison: Comparison, labels: tuple[str, str], console: Console) -> None:
@@ -50,7 +55,7 @@ def _sides(comparison: Comparison, labels: tuple[str, str], console: Console) ->
     for _ in range(3):
         grid.add_column(overflow="fold")
     for label, side in zip(labels, (comparison.before, comparison.after), strict=True):
-        grid.add_row(Text(label, "bold"), Text(side.name), Text(texts.side(side), "dim"))
+        grid.add_row(Text(label, "bold"), _text(side.name), _text(texts.side(side), "dim"))
     console.print(grid)
     console.print()
     if comparison.differences:
@@ -59,7 +64,7 @@ def _sides(comparison: Comparison, labels: tuple[str, str], console: Console) ->
             column.justify, column.overflow, column.no_wrap = "left", "fold", False
         for row in comparison.differences:
             style = "yellow" if row.essential else ""
-            table.add_row(Text(row.name, style), Text(row.before), Text(row.after))
+            table.add_row(_text(row.name, style), _text(row.before), _text(row.after))
         console.print(table)
         console.print()
 
@@ -76,7 +81,7 @@ def _metrics(comparison: Comparison, pair: Pair, labels: tuple[str, str]) -> Pad
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    table.add_column(Text(first), overflow="fold")
+    table.add_column(_text(first), overflow="fold")
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -87,10 +92,10 @@ def _verdict(pair: Pair, console: Console, named: bool) -> None:
     name = f"{pair.name}: " if named else ""
     units = f", {texts.units(pair)}" if pair.is_sound else ""
     style = STYLES["not compared" if not pair.is_sound else pair.verdict]
-    console.print(Text.assemble((word, style), f"  {name}{texts.why(pair)}", (units, "dim")))
+    console.print(Text.assemble((word, style), _text(f"  {name}{texts.why(pair)}"), (units, "dim")))
 
 
 def _gate(judged: Judged, console: Console, named: bool) -> None:
     name = f"{judged.pair.name}: " if named else ""
     said = f"  {judged.gate.text}  {name}{texts.gate(judged)}"
-    console.print(Text.assemble((judged.state, STYLES[judged.state]), said))
+    console.print(Text.assemble((judged.state, STYLES[judged.state]), _text(said)))

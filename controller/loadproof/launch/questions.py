@@ -75,6 +75,7 @@ def _json(url: str, note: Note) -> Any:
     try:
         answer = json.loads(http.get(url, note) or "null", parse_constant=_no_number)
         if _depth(answer) <= DEPTH_MAX:
+            json.dumps(answer, ensure_ascii=False).encode()  # half a surrogate pair would fit into no file
             return answer
     except ValueError:
         return None

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from loadproof import analyse, rundir
+from loadproof import analyse, escapes, rundir
 from loadproof.analyse import RunSummary
 from loadproof.report import display, figures, plots, spot
 
@@ -103,9 +103,9 @@ def render(directory: Path) -> None:
     charts = {key: chart for one in (*of_runs, together) for key, chart in figures.charts(one).items()}
     drawn = {"of_runs": of_runs, "together": together, "figures": _embed(charts), "plotly_js": Markup(get_plotlyjs())}
     movable = _embed(spot.movable(summary.sweet_spot)) if summary.sweet_spot and "spot" in charts else None
-    page = _templates(escape=True).get_template("report.html.j2")
+    page = _templates(is_html=True).get_template("report.html.j2")
     rundir.write_text(rundir.report_html(directory), page.render(facts | drawn | {"movable": movable}))
-    rundir.write_text(rundir.report_md(directory), _templates(escape=False).get_template("report.md.j2").render(facts))
+    rundir.write_text(rundir.report_md(directory), _templates(is_html=False).get_template("report.md.j2").render(facts))
 
 
 def _reading(runs: Sequence[RunSummary]) -> list[tuple[str, str]]:
@@ -120,10 +120,13 @@ def _embed(data: Mapping[str, object]) -> Markup:
     return Markup(text.replace("<", "\\u003c"))
 
 
-def _templates(escape: bool) -> jinja2.Environment:
+def _templates(is_html: bool) -> jinja2.Environment:
+    """Every expression of a template is escaped for its format, but for what is marked as safe."""
+    plain = escapes.visible if is_html else escapes.markdown
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=escape,
+        autoescape=is_html,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -131,5 +134,5 @@ def _templates(escape: bool) -> jinja2.Environment:
     named = ["count", "figure", "bounds", "of_witness", "agreement", "load", "loop", "anchor", "change"]
     named += ["settings", "environment", "answer", "sweet_spot", "tuning", "ceiling", "measured", "percentile"]
     environment.filters |= {name: getattr(display, name) for name in named}
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment.filters["code"] = lambda text: Markup(escapes.markdown_code(str(text)))
     return environment

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadproof import analyse
+from loadproof import analyse, escapes
 from loadproof.analyse import RunSummary, Summary
 from loadproof.report import display
 
@@ -57,8 +57,12 @@ def show_directory(directory: Path, console: Console) -> None:
 
 
 def say(console: Console, text: Text, lead: Text | None = None) -> None:
-    """Wrapped, without a space at the end of a line; `lead` stands before the first one, as much room before others."""
+    """Wrapped, without a space at the end of a line; `lead` stands before the first one, as much room before others.
+
+    What it says may be a stranger's: nothing of it controls the terminal.
+    """
     lead = lead or Text()
+    text.plain = escapes.terminal(text.plain)
     for number, line in enumerate(text.wrap(console, console.width - len(lead))):
         line.rstrip()
         console.print((Text(" " * len(lead)) if number else lead) + line)
@@ -88,7 +92,7 @@ def _table(runs: Sequence[RunSummary], named: bool = True) -> Table:
     for run in runs:
         counts, latency = run.requests, run.latency_ms
         table.add_row(
-            *([Text(run.name)] if named else []),
+            *([Text(escapes.terminal(run.name))] if named else []),
             Text(run.verdict, STYLES[run.verdict]),
             *(display.count(number) for number in (counts.sent, counts.ok)),
             *(Text(display.count(bad), "bold red" if bad else "") for bad in (counts.failed, counts.wrong)),
@@ -103,7 +107,7 @@ def _explain(run: RunSummary, console: Console, named: bool) -> None:
     if named:
         if run.verdict == "VALID" and all(limit.ok for limit in run.slo):
             return
-        console.print(Text(f"\n{run.name}", "bold"))
+        console.print(Text(escapes.terminal(f"\n{run.name}"), "bold"))
     else:
         console.print()
     if run.window.start:

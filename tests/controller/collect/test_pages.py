@@ -95,9 +95,8 @@ def test_an_answer_leads_to_no_other_protocol_and_not_round_and_round() -> None:
             where = where % address if "%" in where else where
             sock.sendall(f"HTTP/1.1 302 Found\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n".encode())
 
-        with served(script) as address:
-            with contextlib.suppress(*pages.ERRORS):
-                assert pages.fetch(f"http://{address}/", 3)[0] == 302
+        with served(script) as address, contextlib.suppress(*pages.ERRORS):
+            assert pages.fetch(f"http://{address}/", 3)[0] == 302
 
 
 @pytest.mark.parametrize(
@@ -109,8 +108,9 @@ def test_an_answer_leads_to_no_other_protocol_and_not_round_and_round() -> None:
         b'{"name": %s}' % (b"9" * 5000),
         b"[]",
         b"3",
+        b'{"name": "\\ud800", "version": "1", "m": "\\ud800"}',
     ],
-    ids=["nested", "40 levels", "NaN", "huge", "array", "number"],
+    ids=["nested", "40 levels", "NaN", "huge", "array", "number", "surrogate"],
 )
 def test_questions_answered_badly_are_not_answered(body: bytes) -> None:
     def script(sock: socket.socket) -> None:
