@@ -293,6 +293,18 @@ def test_a_cut_line_to_the_engine_ends_run_and_container(bench: Bench, relay: Re
     assert any("did not say that the server's container is gone" in note for note in run["notes"])
 
 
+def test_a_server_that_its_memory_limit_kills_while_it_is_asked_for_references_is_said_to_be_that(
+    bench: Bench,
+) -> None:
+    code, said = bench.run("server.streams=1", "server.memory_mb=350", "load.batch=2048", "load.payloads=1")
+    assert code == 4, said
+    (run,) = bench.runs()
+    codes = {reason["code"]: reason["message"] for reason in run["reasons"]}
+    assert "killed for memory: server.memory_mb = 350 is its limit" in codes["server_died"]
+    assert "reference_failed" not in codes
+    assert bench.containers() == []
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -302,7 +314,7 @@ def test_a_cut_line_to_the_engine_ends_run_and_container(bench: Bench, relay: Re
         ),
         (["server.image=debian:bookworm-slim"], "has no ENTRYPOINT that takes OVMS's flags; is it a model server?"),
         (['server.cpus="0,4000"'], "server.cpus = 0,4000: the engine refuses it"),
-        (["server.memory_mb=16"], "the server's container ran out of memory: raise server.memory_mb"),
+        (["server.memory_mb=16"], "the server's container was killed for memory: server.memory_mb = 16 is its limit"),
         (["server.engine=tcp://127.0.0.1:1", "server.address=127.0.0.1:9000"], "no Docker engine answers"),
     ],
 )

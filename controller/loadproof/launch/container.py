@@ -36,6 +36,7 @@ LEASE_S: Final = 30
 STOP_TIMEOUT_S: Final = 5
 GONE_TIMEOUT_S: Final = 20
 NEVER_STARTED_S: Final = 60
+KILLED: Final = 128 + signal.SIGKILL  # the exit code
 
 
 def start(server: Server, model: Model, api: Api, log: Path, campaign: str) -> Target:
@@ -62,7 +63,7 @@ def start(server: Server, model: Model, api: Api, log: Path, campaign: str) -> T
                 **isolation.options(server, model),
             )
             stack.callback(_remove, handle)
-            container = Container(client, handle, [*program, *arguments], log)
+            container = Container(client, handle, [*program, *arguments], log, server.memory_mb)
             container.begin(model if server.engine else None)
             handle.reload()
             grpc, rest = (_address(server, handle, protocol) for protocol in ("grpc", "rest"))
@@ -84,14 +85,16 @@ class Container(Component):
 
     name = "the server's container"
 
-    def __init__(self, client: Any, handle: Any, command: list[str], log: Path) -> None:
+    def __init__(self, client: Any, handle: Any, command: list[str], log: Path, memory_mb: int | None = None) -> None:
         self.command, self.log = command, log
+        self._memory_mb = memory_mb
         self.about: dict[str, Any] = {}
         self.probe: RemoteComponent | None = None
         self.resources = contextlib.ExitStack()
         self._client, self._handle = client, handle
         self._usage = ContainerUsage()
-        self._how: str | None = None  # it ended
+        self._code: int | None = None  # it ended
+        self._how: str | None = None  # and that is known for good
         self._out_of_memory = False
         self._was_ready = self._stopping = False
         self._gone = threading.Event()
@@ -163,16 +166,32 @@ class Container(Component):
                     case "oom":
                         self._out_of_memory = True
                     case "die":
+                        self._code = int(event["Actor"]["Attributes"].get("exitCode", -1))
+                        self._look_for_oom()
                         self._threads["log"].join(STOP_TIMEOUT_S)  # its last words explain
-                        self._how = self._ending(int(event["Actor"]["Attributes"].get("exitCode", -1)))
                     case "destroy":
+                        self._settle()
                         self._gone.set()
                         return
+                # the engine may say only after the end, and before the container goes, that memory was the cause
+                if self._out_of_memory or self._code != KILLED:
+                    self._settle()
         self._how = self._how or f"{self.name} is no longer to be seen: the connection to its engine broke"
+
+    def _look_for_oom(self) -> None:
+        """What the engine's own state says, while the container is still there."""
+        with contextlib.suppress(*engine.ERRORS):
+            self._handle.reload()
+            self._out_of_memory |= bool(self._handle.attrs["State"].get("OOMKilled"))
+
+    def _settle(self) -> None:
+        if self._code is not None:
+            self._how = self._ending(self._code)
 
     def _ending(self, code: int) -> str:
         if self._out_of_memory:
-            return f"{self.name} ran out of memory: raise server.memory_mb, or lower streams or batch"
+            limit = f"server.memory_mb = {self._memory_mb}" if self._memory_mb else "its machine's memory"
+            return f"{self.name} was killed for memory: {limit} is its limit; raise it, or lower streams or batch"
         if code > 128 and (number := code - 128) in {one.value for one in signal.Signals}:
             return f"{self.name} was killed by {signal.Signals(number).name}"
         return f"{self.name} exited with code {code}"

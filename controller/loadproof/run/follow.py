@@ -48,6 +48,14 @@ def _follow(generator: Generator, seen: Observations, view: View) -> None:
     _judge_end(generator, seen)
 
 
+def is_death(seen: Observations, timeout_s: float) -> bool:
+    """Whether a component is found dead within `timeout_s`: an engine tells of it later than a cut connection does."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (found := _find_deaths(seen)) and time.monotonic() < deadline_s:
+        time.sleep(POLL_S)
+    return found
+
+
 def _find_deaths(seen: Observations) -> bool:
     """Whether a component has died since the last call; then there is an event."""
     found = False

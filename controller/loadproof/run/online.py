@@ -31,6 +31,7 @@ from loadproof_clients.spec import LoadSpec
 
 LOG_TIMEOUT_S: Final = 5
 ROOM_BYTES_MIN: Final = 1 << 20
+DEATH_TIMEOUT_S: Final = 3
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def _online(seen: Observations, started: contextlib.ExitStack, context: RunConte
         answers = _references(seen, spec_path, payloads)
     except ReferenceFailed as error:
         seen.references["error"] = str(error)
-        seen.event("reference_failed", (str(error).splitlines() or ["no reason was given"])[-1])
+        if not follow.is_death(seen, DEATH_TIMEOUT_S):  # of the server, which then is the reason
+            seen.event("reference_failed", (str(error).splitlines() or ["no reason was given"])[-1])
         return
     view.stage("arming the clients")
     seen.stage = Stage.ARMING

@@ -8,10 +8,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import docker
 import pytest
 
-from loadproof.launch.container import LEASE_S, _frames, lease
+from loadproof.launch.container import LEASE_S, Container, _frames, lease
 
 
 @contextlib.contextmanager
@@ -73,3 +77,48 @@ def test_the_program_keeps_its_exit_code_and_does_not_get_the_line() -> None:
 def test_output_is_read_frame_by_frame_and_a_torn_header_ends_it() -> None:
     stream = io.BytesIO(b"\x01\0\0\0\0\0\0\x03out" + b"\x02\0\0\0\0\0\x01\x00" + b"e" * 256 + b"\x01\0\0")
     assert list(_frames(stream)) == [b"out", b"e" * 256]
+
+
+class Handle:
+    """The engine's container: its state, or None where it is gone already."""
+
+    def __init__(self, is_oom: bool | None) -> None:
+        self.attrs = {"State": {"OOMKilled": is_oom}}
+        self._is_gone = is_oom is None
+
+    def reload(self) -> None:
+        if self._is_gone:
+            raise docker.errors.NotFound("gone")
+
+
+def ended(code: int, events: list[str], is_oom: bool | None, memory_mb: int | None = 350) -> str | None:
+    """What is said of a container that ended with the code, by the engine's events and its state."""
+    container = Container(None, Handle(is_oom), [], Path("log"), memory_mb)
+    container._threads["log"] = SimpleNamespace(join=lambda timeout_s: None)  # type: ignore[assignment]
+    told: list[dict[str, Any]] = [{"Action": name, "Actor": {"Attributes": {"exitCode": str(code)}}} for name in events]
+    container._watch(iter(told))
+    return container.died()
+
+
+MEMORY = "the server's container was killed for memory: server.memory_mb = 350 is its limit"
+
+
+@pytest.mark.parametrize(
+    ("code", "events", "is_oom", "told"),
+    [
+        (137, ["oom", "die", "destroy"], None, MEMORY),
+        (137, ["die", "oom", "destroy"], None, MEMORY),
+        (137, ["die", "destroy"], True, MEMORY),
+        (1, ["oom", "die", "destroy"], False, MEMORY),
+        (137, ["die", "destroy"], False, "the server's container was killed by SIGKILL"),
+        (137, ["die", "destroy"], None, "the server's container was killed by SIGKILL"),
+        (3, ["die", "destroy"], False, "the server's container exited with code 3"),
+        (137, ["die"], True, MEMORY),
+    ],
+)
+def test_an_end_for_memory_is_told_from_any_other(code: int, events: list[str], is_oom: bool | None, told: str) -> None:
+    assert (ended(code, events, is_oom) or "").startswith(told)
+
+
+def test_without_a_limit_of_its_own_the_memory_was_the_machines() -> None:
+    assert "its machine's memory is its limit" in (ended(137, ["oom", "die", "destroy"], None, None) or "")
