@@ -14,8 +14,8 @@ import pytest
 
 from loadproof_clients.load import coordinator as stages
 from loadproof_clients.load import messages
+from loadproof_clients.load.authentication import Authenticator
 from loadproof_clients.load.coordinator import Coordinator, Settings
-from loadproof_clients.load.door import Door
 from loadproof_clients.load.inbox import Inbox
 from loadproof_clients.load.run_state import Phase, RunState, Stage
 from loadproof_clients.spec import Load, LoadSpec, Measure
@@ -68,7 +68,7 @@ class Lab:
     def __init__(self, out: Path, instead: dict[str, tuple[str, Any]]) -> None:
         spec = LoadSpec(run="r", url="127.0.0.1:1", model="m", load=Load(clients=1), measure=Measure(duration_s=1))
         self.out, self.run, self.runner = out, RunState(spec), Runner(instead)
-        inbox = Inbox(self.run, self.runner, out, None, Door(b"token"))
+        inbox = Inbox(self.run, self.runner, out, None, Authenticator(b"token"))
         settings = Settings(out, workers_timeout_s=0.2, watched=False, last=False)
         self.coordinator = Coordinator(self.run, {"payloads": b"x"}, self.runner, inbox, settings)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from loadproof_clients.load import seal
-from loadproof_clients.load.door import MESSAGES_AT_ONCE, Door, Dropped, KeptOut
+from loadproof_clients.load.authentication import MESSAGES_AT_ONCE, Authenticator, Dropped, Excluded
 from loadproof_clients.load.plausible import Plausible
 from loadproof_clients.load.seal import NONCE_BYTES, TO_MASTER, TO_WORKER, Forged, Seal
 from loadproof_clients.records import CONNECTION, LOST, PHASES, RECORD, UNKNOWN_NS, UNSENT
@@ -154,40 +154,40 @@ def test_a_sealed_frame_opens_once_and_only_where_it_was_meant_to() -> None:
 
 
 def test_master_and_worker_find_out_whether_they_have_the_same_token() -> None:
-    door, asked = Door(SECRET), seal.fresh_nonce()
-    answer, has_token = door.answer(b"w", seal.ask(SECRET, b"w", asked))
+    authenticator, asked = Authenticator(SECRET), seal.fresh_nonce()
+    answer, has_token = authenticator.answer(b"w", seal.ask(SECRET, b"w", asked))
     assert has_token
     worker = Seal(SECRET, seal.read_tell(SECRET, b"w", asked, answer), b"w", TO_MASTER)
     frame = worker.seal(b"hello")
-    assert door.opened(b"w", frame) == b"hello"
+    assert authenticator.verified(b"w", frame) == b"hello"
     with pytest.raises(Forged):  # what was recorded and is sent again to this master, or the next run's
-        door.opened(b"w", frame)
+        authenticator.verified(b"w", frame)
     with pytest.raises(Forged):
-        Door(SECRET).opened(b"w", frame)
-    answer, has_token = door.answer(b"v", seal.ask(b"another", b"v", asked))
+        Authenticator(SECRET).verified(b"w", frame)
+    answer, has_token = authenticator.answer(b"v", seal.ask(b"another", b"v", asked))
     assert not has_token
     with pytest.raises(Forged):
         seal.read_tell(b"another", b"v", asked, answer)
 
 
 def test_strangers_leave_nothing_in_the_masters_memory() -> None:
-    door = Door(SECRET)
+    authenticator = Authenticator(SECRET)
     for number in range(100):
         with pytest.raises(Forged):
-            door.opened(b"%d" % number, Seal(b"another", NONCE, b"%d" % number, TO_MASTER).seal(b""))
-    assert not door._in and not door._out
+            authenticator.verified(b"%d" % number, Seal(b"another", NONCE, b"%d" % number, TO_MASTER).seal(b""))
+    assert not authenticator._in and not authenticator._out
 
 
 def test_a_worker_that_sends_too_much_is_kept_out() -> None:
-    door, floods = Door(SECRET), list[str]()
-    door.on_flood = floods.append
-    answer, _ = door.answer(b"w", seal.ask(SECRET, b"w", NONCE))
+    authenticator, floods = Authenticator(SECRET), list[str]()
+    authenticator.on_flood = floods.append
+    answer, _ = authenticator.answer(b"w", seal.ask(SECRET, b"w", NONCE))
     worker = Seal(SECRET, seal.read_tell(SECRET, b"w", NONCE, answer), b"w", TO_MASTER)
-    with pytest.raises(KeptOut):
+    with pytest.raises(Excluded):
         for _ in range(3 * MESSAGES_AT_ONCE):
-            door.opened(b"w", worker.seal(b""))
-    with pytest.raises(KeptOut):
-        door.opened(b"w", worker.seal(b""))
+            authenticator.verified(b"w", worker.seal(b""))
+    with pytest.raises(Excluded):
+        authenticator.verified(b"w", worker.seal(b""))
     assert floods == ["w"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadproof_clients.load import messages
-from loadproof_clients.load.door import Door
+from loadproof_clients.load.authentication import Authenticator
 from loadproof_clients.load.events import say
 from loadproof_clients.load.fleet import Node, NodeState, refusal
 from loadproof_clients.load.plausible import Plausible
@@ -27,11 +27,11 @@ class Inbox:
     """Registers a handler for each message; records go below `out`, and to `count` as well where it is given."""
 
     def __init__(
-        self, run: RunState, runner: Any, out: Path, count: Callable[[bytes], None] | None, door: Door
+        self, run: RunState, runner: Any, out: Path, count: Callable[[bytes], None] | None, authenticator: Authenticator
     ) -> None:
         self._run, self._runner, self._out, self._count = run, runner, out, count
-        self._door = door
-        door.on_flood = self._on_flood
+        self._authenticator = authenticator
+        authenticator.on_flood = self._on_flood
         (out / "records").mkdir(parents=True)
         self._health = (out / "generator.jsonl").open("x", buffering=1)
         handlers: dict[str, Callable[[Node, Any], None]] = {
@@ -59,13 +59,13 @@ class Inbox:
         node.state, node.why_lost = NodeState.LOST, why
         self._runner.clients.pop(node.identity, None)  # Locust would start its users again after a minute
         self.send("quit", None, node.identity)
-        self._door.keep_out(node.identity)
+        self._authenticator.keep_out(node.identity)
         node.recover()
         say("worker_lost", worker=node.number, message=node.why_lost)
 
     def notes(self) -> list[str]:
         """Sentences about what was dropped."""
-        return self._door.dropped.notes()
+        return self._authenticator.dropped.notes()
 
     def close(self) -> None:
         """Ends the files."""
@@ -82,7 +82,7 @@ class Inbox:
             try:
                 handler(node, msg.data)
             except BadRecords as error:
-                self._door.dropped.bad(f"{name}: {error}")
+                self._authenticator.dropped.bad(f"{name}: {error}")
                 self._give_up(node, f"worker {node.number} sent records that cannot be: {error}")
             except (OSError, ValueError) as error:  # Locust would only log it; a full disk ends the run
                 self._run.fail(f"worker {node.number}, {name}: {error}")
@@ -108,7 +108,7 @@ class Inbox:
     def _on_hello(self, identity: str, data: dict[str, Any]) -> None:
         run = self._run
         if identity in run.nodes:
-            self._door.dropped.bad("a worker that says hello again")
+            self._authenticator.dropped.bad("a worker that says hello again")
             return
         if (refused := refusal(data, run.nodes.values(), run.spec.load)) is None:
             number = len(run.nodes) + 1

@@ -22,9 +22,9 @@ from locust.exception import RPCError
 from pydantic import ValidationError
 
 from loadproof_clients.load import campaign_token, sockets, web
+from loadproof_clients.load.authentication import Authenticator
 from loadproof_clients.load.campaign_token import NoToken
 from loadproof_clients.load.coordinator import Coordinator, Settings
-from loadproof_clients.load.door import Door
 from loadproof_clients.load.events import say
 from loadproof_clients.load.exporter import Exporter
 from loadproof_clients.load.inbox import Inbox
@@ -60,7 +60,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     log.info("Locust %s", locust.__version__)
     try:
-        door = Door(campaign_token.of_stdin())
+        authenticator = Authenticator(campaign_token.of_stdin())
         spec = LoadSpec.model_validate_json(args.spec.read_bytes())
         parcels = {"payloads": args.payloads.read_bytes()}
         if args.answers is not None:
@@ -73,7 +73,7 @@ def main() -> int:
         return 2
     _allow_connections()
     environment = Environment(user_classes=[LoadUser], dispatcher_class=SpawnOnce, host=spec.url)
-    sockets.install_master(door)
+    sockets.install_master(authenticator)
     try:
         runner = environment.create_master_runner(args.host, args.port)
     except SystemExit:  # Locust's way to say so
@@ -82,10 +82,10 @@ def main() -> int:
     except RPCError as error:
         say("error", message=f"--host {args.host}: {error}")
         return 1
-    sockets.outlast(runner, door.dropped)
+    sockets.outlast(runner, authenticator.dropped)
     run = RunState(spec)
     exporter = Exporter(run) if args.metrics is not None else None
-    inbox = Inbox(run, runner, args.out, exporter.live.add if exporter else None, door)
+    inbox = Inbox(run, runner, args.out, exporter.live.add if exporter else None, authenticator)
     settings = Settings(args.out, args.workers_timeout, watched=args.web is not None, last=args.last)
     coordinator = Coordinator(run, parcels, runner, inbox, settings)
     for number in (signal.SIGTERM, signal.SIGINT):

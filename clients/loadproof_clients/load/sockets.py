@@ -21,7 +21,7 @@ from locust.rpc.zmqrpc import BaseSocket
 from locust.util.exception_handler import retry
 
 from loadproof_clients.load import seal, shapes
-from loadproof_clients.load.door import Door, Dropped, KeptOut
+from loadproof_clients.load.authentication import Authenticator, Dropped, Excluded
 from loadproof_clients.load.seal import TO_MASTER, TO_WORKER, Forged, Seal
 
 QUEUED_MAX: Final = 16  # messages of one peer that wait to be read: bounds the memory that a flood takes
@@ -36,8 +36,8 @@ class TokenRefused(Exception):
 class MasterSocket(BaseSocket):  # type: ignore[misc]
     """In the place of locust.rpc.zmqrpc.Server."""
 
-    def __init__(self, door: Door, host: str, port: int) -> None:
-        self._door = door
+    def __init__(self, authenticator: Authenticator, host: str, port: int) -> None:
+        self._authenticator = authenticator
         family, address = _resolved(host, port)
         super().__init__(zmq.ROUTER, family == socket.AF_INET)
         _bound(self.socket, seal.TO_MASTER_BYTES_MAX)
@@ -52,7 +52,7 @@ class MasterSocket(BaseSocket):  # type: ignore[misc]
     def send_to_client(self, msg: Any) -> None:
         """One message to the worker that it names."""
         identity = msg.node_id.encode()
-        self._send(identity, self._door.sealed(identity, msg.serialize()))
+        self._send(identity, self._authenticator.sealed(identity, msg.serialize()))
 
     def _send(self, identity: bytes, frame: bytes) -> None:
         try:
@@ -71,28 +71,28 @@ class MasterSocket(BaseSocket):  # type: ignore[misc]
                 return found
 
     def _taken(self, frames: list[bytes]) -> tuple[str, Any] | None:
-        door = self._door
+        authenticator = self._authenticator
         try:
             identity, frame = frames
             if frame[:1] == seal.ASK:
-                answer, has_token = door.answer(identity, frame)
+                answer, has_token = authenticator.answer(identity, frame)
                 with contextlib.suppress(RPCSendError):  # who asked has gone, or does not listen
                     self._send(identity, answer)
                 if not has_token:
-                    door.dropped.stranger()
+                    authenticator.dropped.stranger()
                 return None
-            body = door.opened(identity, frame)
+            body = authenticator.verified(identity, frame)
         except (Forged, ValueError):  # the latter: another number of frames
-            door.dropped.stranger()
+            authenticator.dropped.stranger()
             return None
-        except KeptOut:
-            door.dropped.pause()
+        except Excluded:
+            authenticator.dropped.pause()
             return None
         try:
             name = identity.decode()
             return name, _unpacked(body, shapes.FROM_WORKER, name)
         except ValueError as error:
-            door.dropped.bad(str(error))
+            authenticator.dropped.bad(str(error))
             return None
 
 
@@ -168,9 +168,9 @@ class WorkerSocket(BaseSocket):  # type: ignore[misc]
         self._told.set()
 
 
-def install_master(door: Door) -> None:
-    """The master that Locust makes next has this door."""
-    locust.runners.rpc = SimpleNamespace(Server=lambda host, port: MasterSocket(door, host, port))
+def install_master(authenticator: Authenticator) -> None:
+    """The master that Locust makes next uses this authenticator."""
+    locust.runners.rpc = SimpleNamespace(Server=lambda host, port: MasterSocket(authenticator, host, port))
 
 
 def install_worker(token: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Whom the master lets in: its workers' keys, who is kept out, and what was dropped, which a note of the run tells."""
+"""Which frames at the master's port are taken: its workers'. What is dropped is counted and noted in the run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LOG_PERIOD_S: Final = 10.0
 MESSAGES_RPS_MAX: Final = 500
 MESSAGES_AT_ONCE: Final = 2000
 
-log = logging.getLogger("loadproof.door")
+log = logging.getLogger("loadproof.authentication")
 
 
-class KeptOut(Exception):
-    """A message of a worker of which nothing is taken any more."""
+class Excluded(Exception):
+    """A message of a worker that is excluded: nothing more is taken from it."""
 
 
 class Dropped:
@@ -88,7 +88,7 @@ class Rate:
         return self._left >= 0
 
 
-class Door:
+class Authenticator:
     """`on_flood` is called with the identity of a worker that sends too much; nothing more of it comes in."""
 
     def __init__(self, token: bytes) -> None:
@@ -118,10 +118,10 @@ class Door:
             self._out[identity] = Seal(self._token, self._nonce, identity, TO_WORKER)
         return self._out[identity].seal(body)
 
-    def opened(self, identity: bytes, frame: bytes) -> bytes:
-        """The body of a worker's frame; raises Forged or KeptOut. Only an authentic one leaves something here."""
+    def verified(self, identity: bytes, frame: bytes) -> bytes:
+        """The body of a worker's frame; raises Forged or Excluded. Only an authentic one leaves something here."""
         if identity in self._kept_out:
-            raise KeptOut
+            raise Excluded
         if (known := self._in.get(identity)) is None:
             if len(frame) > seal.FIRST_BYTES_MAX:
                 raise Forged
@@ -133,5 +133,5 @@ class Door:
         if not known[1].takes():
             self._kept_out.add(identity)
             self.on_flood(identity.decode())
-            raise KeptOut
+            raise Excluded
         return body
