@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -71,6 +73,35 @@ def test_outputs_may_come_in_any_order_but_all_must_come_as_expected() -> None:
     assert not agree([y], [y._replace(shape=(1, 1))], **tolerance)
     assert not agree([y], [y._replace(raw=y.raw[:-1])], **tolerance)
     assert not agree([y], [y._replace(raw=b"")], **tolerance)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values"),
+    [
+        ("INT64", [1.5]),
+        ("INT64", [float("nan")]),
+        ("INT8", [128]),
+        ("UINT8", [-1]),
+        ("INT32", [True]),
+        ("BOOL", [2]),
+        ("FP32", [None]),
+        ("FP32", ["1"]),
+        ("FP32", [10**400]),
+        ("BYTES", [10**10]),
+        ("BYTES", [None]),
+        ("BYTES", [{"a": 1}]),
+    ],
+)
+def test_no_value_is_rounded_cut_or_taken_for_another_kind(datatype: str, values: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        pack(datatype, values)
+
+
+def test_a_reference_that_does_not_fill_its_shape_agrees_with_its_own_bytes_alone() -> None:
+    """One that came from the server itself, as answers do."""
+    short = Tensor("y", "FP32", (2,), b"12345")
+    assert agree([short], [short], rtol=1, atol=1)
+    assert not agree([short], [short._replace(raw=b"12346")], rtol=1, atol=1)
 
 
 def test_typed_values_become_the_raw_bytes_of_their_datatype() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import gevent
 import grpc
 import pytest
 
-from loadproof_clients.records import CONNECTION, GRPC_CODES, OK, TIMEOUT, UNREADABLE
+from loadproof_clients.records import CONNECTION, GRPC_CODES, OK, TIMEOUT, TOO_LARGE, UNREADABLE
 from loadproof_clients.wire import frames
 from loadproof_clients.wire.frames import (
     ACK,
@@ -77,6 +78,10 @@ MALFORMED = {
     "window overflow": frame(WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff"),
     "goaway": frame(GOAWAY, 0, 0, b"\0\0"),
     "reset": frame(RST_STREAM, 0, 3, b"\0"),
+    "status of many digits": frame(HEADERS, END_HEADERS, 3, frames.literal(b":status", b"2" * 5000)),
+    "interim answers without an end": frame(HEADERS, END_HEADERS, 3, frames.literal(b":status", b"103")) * 1000,
+    "pings whose answers are not read": frame(PING, 0, 0, bytes(8)) * 1_000_000,
+    "settings whose answers are not read": frame(SETTINGS, 0, 0) * 1_000_000,
 }
 
 
@@ -122,7 +127,8 @@ def test_what_is_not_http2_is_unreadable_and_the_next_request_goes_over_another_
     def broken(peer: GrpcPeer) -> None:
         peer.ready()
         peer.request()
-        peer.sock.sendall(MALFORMED[name])
+        with contextlib.suppress(ConnectionError):  # the client may hang up on what is long
+            peer.sock.sendall(MALFORMED[name])
         assert peer.ended()
 
     with Peer(GrpcPeer, [broken, one_request]) as peer, connected(grpc_client(peer.port)) as client:
@@ -141,6 +147,38 @@ def test_what_came_before_a_malformed_frame_is_told() -> None:
         told = Told()
         told.start(client, "a", "b")
         assert told.wait(2) == {"a": OK, "b": UNREADABLE}
+
+
+@pytest.mark.parametrize("payload", [b"", b"xy", bytes(16_000)], ids=["empty", "tiny", "full"])
+def test_a_stream_over_the_bound_is_reset_and_the_others_go_on(payload: bytes) -> None:
+    """However little of the frames is the answer: each costs the client memory."""
+
+    def flood(peer: GrpcPeer) -> None:
+        peer.ready()
+        first, second = (peer.request()[0] for _ in range(2))
+        peer.sock.sendall(frame(HEADERS, END_HEADERS, first, OK_HEAD))
+        for _ in range(2_000_000 // (64 + len(payload)) // 100 + 1):
+            peer.sock.sendall(frame(DATA, 0, first, payload) * 100)
+        assert peer.until(RST_STREAM)[1] == first
+        peer.answer(second, BODY)
+
+    with Peer(GrpcPeer, [flood]) as peer, connected(grpc_client(peer.port)) as client:
+        client.answer_bytes_max = 1_000_000
+        next(iter(client._open))._bytes_max = 1_000_000  # type: ignore[attr-defined]
+        told = Told()
+        told.start(client, "a", "b")
+        assert told.wait(2) == {"a": TOO_LARGE, "b": OK}
+        assert told.ends["a"].message == "the answer is over load.max_answer_mb = 1"
+
+
+def test_a_grpc_status_of_many_digits_is_unknown() -> None:
+    def digits(peer: GrpcPeer) -> None:
+        peer.ready()
+        stream, _ = peer.request()
+        peer.sock.sendall(frame(HEADERS, LAST, stream, b"\x88" + frames.literal(b"grpc-status", b"9" * 5000)))
+
+    with Peer(GrpcPeer, [digits]) as peer, connected(grpc_client(peer.port)) as client:
+        assert client.infer(0, "r.1.0.m").status == GRPC_CODES["UNKNOWN"]
 
 
 def test_a_status_alone_is_an_answer() -> None:
