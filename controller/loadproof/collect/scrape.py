@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from array import array
@@ -56,6 +55,7 @@ COUNTERS = (
 TIMEOUT_S = 5  # of a whole scrape
 ANSWER_BYTES_MAX = pages.PAGE_BYTES_MAX
 FAILURES_MAX = 1000
+VALUE_MAX = 2.0**63  # differences and sums of larger ones leave the range of what the analysis can write
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ class _Seen:
             if number is None:
                 left_out.add(f"more than {SERIES_MAX:,} series in all: the later ones are left out")
                 continue
-            if not math.isfinite(value):
-                left_out.add("values that are not finite: they are left out")
+            if not abs(value) < VALUE_MAX:  # NaN neither
+                left_out.add("values that no counter has (not finite, or over 2^63): they are left out")
                 continue
             self._number.append(number)
             self._time_ns.append(time_ns)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from loadproof import environment
+from loadproof import environment, escapes
 from loadproof import plan as plans
 from loadproof.commands import models
 from loadproof.commands.run import run
@@ -115,7 +115,7 @@ def history(
     series, broken = past.history(directory, metric)
     past.show(series, metric, Console())
     for message in broken:
-        print(f"left out: {message}", file=sys.stderr)
+        print(escapes.terminal(f"left out: {message}"), file=sys.stderr)
 
 
 app.command()(worker)

@@ -138,4 +138,7 @@ def _sees_server(metrics_url: str) -> bool:
 
 
 def _values(url: str, name: str) -> list[float]:
-    return metrics_text.values(metrics_text.parse(http.get(url) or "", name), name)
+    try:
+        return metrics_text.values(metrics_text.parse(http.get(url) or "", name), name)
+    except ValueError:  # what answers there is no HAProxy
+        return []

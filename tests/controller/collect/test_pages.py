@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from loadproof import analyse, report
 from loadproof.collect import metrics_text, pages
-from loadproof.collect.scrape import Scraper
-from loadproof.launch import http, questions
+from loadproof.collect.scrape import VALUE_MAX, Scraper
+from loadproof.launch import balancer, http, questions
 from loadproof_clients.apis import APIS
+from tests.controller import synthetic
 
 OK = b"HTTP/1.1 200 OK\r\n"
 Script = Callable[[socket.socket], None]
@@ -166,13 +170,15 @@ def test_series_that_are_others_each_time_are_bounded_over_the_run(monkeypatch: 
     assert list(scraper.bounds_met) == ["server: more than 100 series in all: the later ones are left out"]
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "1e999"])
-def test_a_value_that_is_not_finite_is_left_out_and_noted(value: str) -> None:
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "1e999", "1e308", "-1e308"])
+def test_a_value_that_no_counter_has_is_left_out_and_noted(value: str) -> None:
     with served(page(3, value)) as address:
         scraper = Scraper({"server": f"http://{address}/metrics"})
         scraper.scrape()
         assert scraper.table(0).num_rows == 0
-    assert list(scraper.bounds_met) == ["server: values that are not finite: they are left out"]
+    assert list(scraper.bounds_met) == [
+        "server: values that no counter has (not finite, or over 2^63): they are left out"
+    ]
 
 
 def test_a_line_that_takes_the_parser_long_is_refused() -> None:
@@ -180,3 +186,18 @@ def test_a_line_that_takes_the_parser_long_is_refused() -> None:
     with pytest.raises(ValueError, match="a line of the page is over"):
         metrics_text.parse("ovms_x" + " 1x" * 300_000)
     assert time.monotonic() - began_s < 2
+
+
+@pytest.mark.parametrize("name", ["ovms_requests_success", "ovms_inference_time_us", "ovms_wait", "haproxy_"])
+def test_the_largest_value_that_is_kept_does_not_break_the_report(tmp_path: Path, name: str) -> None:
+    made, largest = synthetic.make(), math.nextafter(VALUE_MAX, 0)
+    made.samples = [
+        (*one[:4], largest if at % 2 and one[1].startswith(name) else one[4]) for at, one in enumerate(made.samples)
+    ]
+    assert analyse.campaign(synthetic.campaign(tmp_path, [("one", made)])).runs
+    report.render(tmp_path)
+
+
+def test_what_is_no_page_of_haproxys_is_a_balancer_that_is_not_ready() -> None:
+    with served(lambda sock: sock.sendall(OK + b"\r\nnot a page of metrics\n")) as address:
+        assert not balancer._sees_server(f"http://{address}/metrics")
