@@ -39,6 +39,12 @@ def _answers(facts: Facts, run: RunSummary) -> Iterator[str]:
         yield "References came from the server itself: answers are checked for consistency, not correctness."
     if source and 0 < verify < 1:
         yield f"{percent(verify)} of the answers were compared with references; the rest count as good."
+    if number := run.errors.get("too_large"):
+        limit = run.load.get("max_answer_mb")
+        yield (
+            f"{number:,} answers were over load.max_answer_mb = {limit} and were not read to their end: "
+            "raise it where the model's answers are as large as that."
+        )
 
 
 def _audit(run: RunSummary) -> Iterator[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from loadproof import analyse, rundir
 from loadproof.errors import Exit
-from loadproof_clients.records import UNSENT
+from loadproof_clients.records import TOO_LARGE, UNSENT
 from tests.controller import synthetic
 from tests.controller.summaries import run_summary
 from tests.controller.summaries import summary as summary_of
@@ -89,6 +89,16 @@ def test_notes_tell_what_no_verdict_hangs_on(tmp_path: Path) -> None:
     for told in ("consistency, not correctness", "25 % of the answers", "no /metrics", "no balancer counted"):
         assert told in notes
     assert "not compared" in " ".join(analysed(tmp_path / "none", of=synthetic.spec(verify=0.0)).notes)
+
+
+def test_a_note_names_the_bound_that_answers_or_pages_met(tmp_path: Path) -> None:
+    def change(made: Made) -> None:
+        synthetic.fail(made, 3, TOO_LARGE)
+        made.facts["bounds_met"] = ["http://a/metrics: the page has more than 12,000 series"]
+
+    notes = " ".join(analysed(tmp_path, change, of=synthetic.spec(max_answer_mb=7)).notes)
+    assert "3 answers were over load.max_answer_mb = 7" in notes
+    assert "A bound on what a server may answer was met: http://a/metrics: the page has more than 12,000" in notes
 
 
 def test_how_far_another_clock_can_be_off_stands_beside_what_is_compared_with_it(tmp_path: Path) -> None:
