@@ -107,6 +107,8 @@ def test_a_reference_that_does_not_fill_its_shape_agrees_with_its_own_bytes_alon
 def test_typed_values_become_the_raw_bytes_of_their_datatype() -> None:
     assert pack("FP32", [[1, 2], [3, 4]]) == np.array([1, 2, 3, 4], "<f4").tobytes()
     assert pack("BOOL", [True, False]) == b"\x01\x00"
+    assert pack("UINT64", [1, 2**63]) == np.array([1, 2**63], "<u8").tobytes()  # numpy's own choice would be floats
+    assert pack("FP64", [2**70]) == np.array([2.0**70]).tobytes()
     assert pack("BYTES", ["ab", b"c"]) == b"\x02\0\0\0ab\x01\0\0\0c"
     for datatype, values in (("BF16", [1.0]), ("FP32", ["one"]), ("UINT8", [300])):
         with pytest.raises(ValueError, match=r"BF16|FP32|uint8"):

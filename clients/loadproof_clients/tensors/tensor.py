@@ -32,6 +32,7 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
 }
 FLOATS: Final = ("FP16", "BF16", "FP32", "FP64")
 KINDS: Final = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}  # numpy's kinds of values that a datatype's kind takes
+TYPES: Final = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}
 RANK_MAX: Final = 32
 
 
@@ -97,8 +98,8 @@ def pack(datatype: str, values: Any) -> bytes:
     try:
         array = np.asarray(values)
         if array.size and array.dtype.kind not in KINDS[dtype.kind]:
-            array = np.asarray(values, object)  # integers of more than 64 bits, or no numbers at all
-            if not all(type(value) in (int, float) for value in array.reshape(-1)) or dtype.kind != "f":
+            array = np.asarray(values, object)  # large integers, which numpy would make floats, or no numbers at all
+            if not all(type(value) in TYPES[dtype.kind] for value in array.reshape(-1)):
                 raise ValueError(f"{datatype}: values that are not of it")
         return _converted(array, dtype).tobytes()
     except (TypeError, OverflowError) as error:
