@@ -27,7 +27,8 @@ TELL_S: Final = 1.0  # the holder writes who it is right after it has taken the 
 def claim(directory: Path, option: str) -> Iterator[None]:
     """The lock of a directory that is new or empty, which is made; LoadproofError where it is neither, or is held.
 
-    `option` is named in the message. A directory in which nothing was written is gone afterwards.
+    `option` is named in the message. A directory that this process made, and in which nothing was written, is gone
+    afterwards; one that another comer made at the same moment stays, empty.
     """
     where, made = f"{option} {directory}", not directory.exists()
     if not made and not directory.is_dir():
