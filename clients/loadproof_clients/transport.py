@@ -1,7 +1,7 @@
 """What a client of any API and protocol gives the load: it connects, sends prepared payloads and reports events.
 
 The events of a request are sent, first byte, each piece of the answer, and its end or failure, each with its time. An
-Exchange collects them; an answer that a library hands over whole is one whose first byte and pieces are not known.
+Exchange collects them; where a library hands over whole answers, first byte and pieces stay unknown.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ Done = Callable[[Any], None]  # called with the Exchange of a request of the ope
 
 
 class Client(Protocol):
-    """One client: a connection of its own for requests one after the other, or for any number at a time.
+    """One client with connections of its own: `infer` sends one request at a time, `start` any number.
 
     The loop that runs it is gevent's. A class of this kind is a row of `transports.CLIENTS`.
     """
@@ -98,7 +98,7 @@ class Client(Protocol):
 
     @property
     def held(self) -> int:
-        """Requests until now that waited for one of the server's streams; 0 where the library does not say."""
+        """Requests so far that waited because the server's limit of streams was reached; 0 where it is not known."""
 
     def connect(self, timeout_s: float) -> None:
         """Connects and asks whether the server is ready, without an inference; raises Failure."""
@@ -110,7 +110,7 @@ class Client(Protocol):
         """Sends payload number `payload` and does not wait: `done` is called once, within load.timeout_s."""
 
     def content(self, answer: Any) -> Any:
-        """What `tensors` reads of `answer`: where two are equal, their tensors are. None: this library hides it."""
+        """A key of the answer: equal keys mean equal tensors. None where the library does not show the bytes."""
 
     def tensors(self, answer: Any) -> Tensors:
         """The outputs of an exchange's `answer`; raises Failure where they cannot be read. Not timed."""

@@ -92,7 +92,7 @@ class Coordinator:
         )
 
     def _dropped(self) -> list[str]:
-        """Who waits for a worker whose token is another one learns so."""
+        """Reports that a worker was turned away because its token is another one."""
         return [note.rstrip(".").replace("The master", "the master", 1) for note in self._inbox.notes()]
 
     def _load(self) -> None:
@@ -186,7 +186,7 @@ class Coordinator:
         say("progress", phase=run.phase(), elapsed_s=round(elapsed_s, 2), **total, throughput_rps=round(rate_rps, 1))
 
     def _read_clocks_again(self) -> None:
-        """Of those who read another clock than this process; they are let go only after this."""
+        """Reads once more the clocks of workers that do not share ours; only then may workers leave."""
         for node in self._run.nodes.values():
             if node.state is not NodeState.LOST and not node.same_clock:
                 node.read_clock_again(self._inbox.send)

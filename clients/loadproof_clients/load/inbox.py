@@ -90,7 +90,7 @@ class Inbox:
         return listen
 
     def _give_up(self, node: Node, why: str) -> None:
-        """A worker that cannot be believed is lost; before T0 nothing is, and the run does not begin."""
+        """After T0 an implausible worker counts as lost; before T0 it fails the run."""
         if self._run.has_started:
             self.lose(node, why)
         else:

@@ -135,7 +135,7 @@ class Session:
 
     @property
     def held(self) -> int:
-        """Requests until now that waited for one of the server's streams."""
+        """Requests so far that waited because the server's limit of streams was reached."""
         return sum(client.held for client in self.clients)
 
     def first_payload(self, client: int) -> int:

@@ -21,7 +21,10 @@ UNREACHABLE_S: Final = 2.0  # without a connection for so long: it is dead, or c
 
 
 class Component(ABC):
-    """`command` is what we started it with, if we did; leaving the context ends what entering or making it began."""
+    """`command` is what we started it with, if we did.
+
+    Leaving the context stops what the constructor or `__enter__` started.
+    """
 
     name: str
     command: list[str] | None = None

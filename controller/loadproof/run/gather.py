@@ -136,7 +136,7 @@ def _facts(seen: Observations, tally: Tally | None) -> dict[str, Any]:
 
 
 def _server(server: ServerObserved | None) -> dict[str, Any]:
-    """As if it had metrics where it never came to a server: that there are none is known of a server only."""
+    """Facts of the server. A run that never reached one has metrics: nothing says that there are none."""
     if server is None:
         return {"metrics": True, "about": None, "served": [], "command": None}
     component = server.target.component
